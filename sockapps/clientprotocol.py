@@ -1,0 +1,150 @@
+"""
+What every client protocol can do: ask, and be answered in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+
+from sockapps.globalreactor import globalReactor
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+DEFAULT_TIMEOUT = 10.0
+
+
+class UnexpectedReply(Exception):
+    """The server's reply is none that its app gives."""
+
+
+class ClientProtocol(Protocol):
+    """
+    Speak to an app: send messages, and match the replies to them in order.
+
+    A subclass adds methods of its own app's words. Around it may stand a session
+    (L{sockapps.client.connect} sees to that), or nothing: over a plain connection each received
+    segment is one reply, as a plain server's are.
+
+    @ivar pipelines: Whether a message may be sent before the one before it is answered; only
+        framings that mark where a reply ends allow it.
+    @ivar timeout: Seconds that a reply may take, where the call names no other; C{None} is no
+        limit.
+    @ivar reactor: The clock for time-outs; by default the global reactor.
+    """
+
+    pipelines = False
+    timeout: float | None = DEFAULT_TIMEOUT
+    reactor: IReactorTime | None = None
+    secret = False
+    """Whether messages hold secrets: nothing keeps them, a prompt's history neither."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self._unsent: deque[tuple[bytes, Deferred[bytes]]] = deque()
+        self._unanswered: deque[Deferred[bytes]] = deque()
+        self._ended: Failure | None = None
+        self._whenEnded: list[Deferred[None]] = []
+
+    # What a subclass may say of its app
+
+    def isRefusal(self, reply: bytes) -> bool:
+        """Tell whether the server's reply is a no."""
+        return reply.startswith(b"[error: ")
+
+    def isFarewell(self, message: bytes) -> bool:
+        """Tell whether a message ends the conversation, so that no reply follows it."""
+        return False
+
+    # What everybody may call
+
+    def request(self, message: bytes | str, timeout: float | None = None) -> Deferred[bytes]:
+        """
+        Send one message.
+
+        Cancelling it, or its time-out, ends the connection: replies carry nothing that would tell
+        the late one from the next.
+
+        @param message: The message; text goes out as UTF-8.
+        @param timeout: Seconds that the reply may take; by default C{self.timeout}.
+        @return: A Deferred of the reply. It fails with L{twisted.internet.defer.TimeoutError}
+            after a time-out, and with L{twisted.internet.error.ConnectionClosed} where the
+            connection ends before the reply.
+        """
+        if isinstance(message, str):
+            message = message.encode()
+        if self._ended is not None:
+            return fail(self._ended)
+        if self.isFarewell(message):
+            self.transport.write(message)
+            self.transport.loseConnection()
+            return succeed(b"")
+        answer: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
+        self._unsent.append((message, answer))
+        self._sendNext()
+        seconds = self.timeout if timeout is None else timeout
+        if seconds is not None:
+            answer.addTimeout(seconds, self.reactor or globalReactor())
+        return answer
+
+    def disconnect(self) -> Deferred[None]:
+        """
+        Close the connection.
+
+        @return: A Deferred that fires when it is closed.
+        """
+        done = self.whenEnded()
+        if self._ended is None:
+            self.transport.loseConnection()
+        return done
+
+    def whenEnded(self) -> Deferred[None]:
+        """
+        Wait for the end of the connection.
+
+        @return: A Deferred that fires then, whoever ended it.
+        """
+        if self._ended is not None:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._whenEnded.append(done)
+        return done
+
+    def unasked(self, message: bytes) -> None:
+        """Take what the server says of itself; a subclass whose app does that overrides it."""
+
+    # From the transport
+
+    def dataReceived(self, data: bytes) -> None:
+        """Give a reply to who waits for it longest."""
+        if not self._unanswered:
+            self.unasked(data)
+            return
+        answer = self._unanswered.popleft()
+        self._sendNext()
+        answer.callback(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell everybody who still waits."""
+        self._ended = reason
+        waiting = [*self._unanswered, *(answer for _, answer in self._unsent)]
+        self._unanswered.clear()
+        self._unsent.clear()
+        for answer in waiting:
+            if not answer.called:
+                answer.errback(reason)
+        ended, self._whenEnded = self._whenEnded, []
+        for done in ended:
+            done.callback(None)
+
+    def _sendNext(self) -> None:
+        while self._unsent and (self.pipelines or not self._unanswered):
+            message, answer = self._unsent.popleft()
+            self._unanswered.append(answer)
+            self.transport.write(message)
