@@ -1,0 +1,463 @@
+"""
+What stands between an app and a stream: TCP, TLS, UNIX sockets, inherited ones.
+
+L{StreamSession} is a protocol toward the network and the transport toward the app, as Twisted's own
+TLS layer is. It serves both roles: around an app's protocol on the server side, and around a
+client protocol on the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    ILoggingContext,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITransport,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from zope.interface import alsoProvides, implementer
+
+from sockapps.framing import DEFAULT_MAX_MESSAGE, FRAMINGS, AutoFraming, Framing, RawFraming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
+
+TURN = 64
+"""Messages delivered to one session before the other sessions get their turn."""
+
+# Why messages are not delivered now; a session can have several reasons at once.
+_PAUSED = 1  # the app asked for time
+_BLOCKED = 2  # the peer does not read what it was sent
+_YIELDED = 4  # the others have their turn
+_CLOSING = 8  # nothing more will be delivered
+_ABORTED = 16  # nothing more will be sent either
+
+
+@attrs.frozen
+class StreamOptions:
+    """
+    How a service deals with streams.
+    """
+
+    framing: str = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(FRAMINGS),
+        metadata={"help": f"how bytes become messages: {', '.join(FRAMINGS)}"},
+    )
+    maxMessage: int = attrs.field(
+        default=DEFAULT_MAX_MESSAGE,
+        validator=attrs.validators.ge(1),
+        metadata={"help": "bytes of a message at most; over it: an error reply and a close"},
+    )
+    quiet: float = attrs.field(
+        default=0.05,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "auto: seconds without a byte that end a first message with no LF"},
+    )
+    closeTimeout: float = attrs.field(
+        default=30.0,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "seconds a peer has to take its last replies before it is cut off"},
+    )
+    linger: float = attrs.field(
+        default=5.0,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "seconds a peer has to close too after it was sent everything"},
+    )
+
+
+class StreamSessions(Factory):
+    """
+    Shelter any protocol factory: each connection gets a session around its protocol.
+
+    @ivar sessions: Those that are open now.
+    @ivar decidedByQuiet: How many connections a gap, not an LF, has shown to be C{chunk}.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, factory: IProtocolFactory, options: StreamOptions, reactor: IReactorTime
+    ) -> None:
+        self.appFactory = factory
+        self.options = options
+        self.reactor = reactor
+        self.makeFraming = FRAMINGS[options.framing]
+        self.sessions: set[StreamSession] = set()
+        self.decidedByQuiet = 0
+
+    def logPrefix(self) -> str:
+        """Speak in the log under the app's name."""
+        return self.appFactory.__class__.__name__
+
+    def doStart(self) -> None:
+        self.appFactory.doStart()
+
+    def doStop(self) -> None:
+        self.appFactory.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> StreamSession | None:
+        """
+        Make the app's protocol and the session around it.
+
+        @return: C{None} where the app's factory wants no connection from there.
+        """
+        app = self.appFactory.buildProtocol(cast(IAddress, addr))
+        return None if app is None else StreamSession(app, self)
+
+
+@implementer(
+    IHalfCloseableProtocol,
+    IProtocol,
+    ILoggingContext,
+    ITransport,
+    IConsumer,
+    IPushProducer,
+)
+class StreamSession:
+    """
+    One peer's dealings with one service over one connection.
+
+    Toward the app it is a transport: C{write} sends one reply; C{pauseProducing} asks that no
+    message be delivered until C{resumeProducing}, and those that arrive meanwhile wait in order;
+    C{loseConnection} closes when what was written is sent. What it does not know itself
+    (C{getPeer}, C{setTcpNoDelay}, C{getPeerCertificate}…) it leaves to the connection's own
+    transport.
+
+    What it holds is bounded: one incomplete message, the messages of one read, and the transport's
+    write buffer. It reads no further until those are dealt with.
+    """
+
+    __slots__ = (
+        "__dict__",  # for what zope.interface and hosted factories put on a transport
+        "__weakref__",
+        "_app",
+        "_appProduces",
+        "_closeCall",
+        "_ended",
+        "_framing",
+        "_pending",
+        "_quietCall",
+        "_readingHeld",
+        "_replies",
+        "_sessions",
+        "_stop",
+        "disconnecting",
+        "transport",
+    )
+
+    _log = Logger()
+
+    def __init__(self, app: IProtocol, sessions: StreamSessions) -> None:
+        self._app = app
+        self._sessions = sessions
+        self._framing: Framing = sessions.makeFraming(sessions.options.maxMessage)
+        self._pending: deque[bytes] = deque()
+        self._replies: list[bytes] | None = None
+        self._stop = 0
+        self._appProduces = False
+        self._ended = False
+        self._readingHeld = False
+        self._quietCall: IDelayedCall | None = None
+        self._closeCall: IDelayedCall | None = None
+        self.disconnecting = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "transport":
+            raise AttributeError(name)
+        return getattr(self.transport, name)
+
+    def logPrefix(self) -> str:
+        """Speak in the log under the app's name."""
+        return self._app.__class__.__name__
+
+    # From the network
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin, with the connection's own transport."""
+        self.transport = transport
+        if ISSLTransport.providedBy(transport):
+            alsoProvides(self, ISSLTransport)
+        self._sessions.sessions.add(self)
+        transport.registerProducer(_WriteGate(self), True)
+        self._app.makeConnection(self)
+
+    def connectionMade(self) -> None:
+        """Nothing: L{makeConnection} has told the app."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Deliver the messages that these bytes complete."""
+        if self._stop & _CLOSING:
+            return  # the peer is still speaking to somebody who has said goodbye
+        framing = self._framing
+        messages = framing.feed(data)
+        settled = framing.settled
+        if settled is not framing:
+            if settled is None:
+                self._awaitQuiet()
+                return
+            self._settle(settled)
+        if self._stop or self._pending:
+            self._pending.extend(messages)
+            self._holdReading()
+        elif messages:
+            self._deliver(messages)
+        elif settled.fault is not None:
+            self._afterDelivery()
+
+    def readConnectionLost(self) -> None:
+        """Take the peer's half-close: answer what is owed, then close."""
+        self._ended = True
+        if self._stop & _CLOSING:
+            self.transport.loseConnection()
+            return
+        messages = self._framing.finish()
+        if self._framing.settled is not None:
+            self._settle(self._framing.settled)
+        self._pending.extend(messages)
+        self._continue()
+
+    def writeConnectionLost(self) -> None:
+        """The last reply is sent, and the peer knows that it was the last."""
+        if self._closeCall is not None:
+            self._closeCall.reset(self._sessions.options.linger)
+        if IHalfCloseableProtocol.providedBy(self._app):
+            cast(IHalfCloseableProtocol, self._app).writeConnectionLost()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End, and tell the app."""
+        self._stop |= _CLOSING
+        self._pending.clear()
+        for call in (self._quietCall, self._closeCall):
+            if call is not None and call.active():
+                call.cancel()
+        self._sessions.sessions.discard(self)
+        self._app.connectionLost(reason)
+
+    # From the app: its transport
+
+    def write(self, data: bytes) -> None:
+        """Send one reply."""
+        if self._stop & _CLOSING:
+            return
+        if self._replies is None:
+            self.transport.write(self._framing.frame(data))
+        else:
+            self._replies.append(self._framing.frame(data))
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send one reply, given in pieces."""
+        self.write(b"".join(iovec))
+
+    def loseConnection(self) -> None:
+        """Close when what was written is sent; abort if that takes too long."""
+        if self._stop & _CLOSING:
+            return
+        self._stop |= _CLOSING
+        self.disconnecting = True
+        if self._replies is None:
+            self._close()
+
+    def abortConnection(self) -> None:
+        """Close at once, and lose what was not sent."""
+        self._stop |= _CLOSING | _ABORTED
+        self.disconnecting = True
+        self.transport.abortConnection()
+
+    def pauseProducing(self) -> None:
+        """Deliver no more messages for now."""
+        self._stop |= _PAUSED
+
+    def resumeProducing(self) -> None:
+        """Deliver messages again, those that waited first."""
+        self._proceed(_PAUSED)
+
+    def stopProducing(self) -> None:
+        """Close: the app wants nothing more."""
+        self.loseConnection()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let the app regulate its own writing."""
+        self.transport.unregisterProducer()
+        self._stop &= ~_BLOCKED
+        self._appProduces = True
+        self.transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """Take the app's writing under control again."""
+        self.transport.unregisterProducer()
+        self._appProduces = False
+        if not self._stop & _CLOSING:
+            self.transport.registerProducer(_WriteGate(self), True)
+
+    # Within
+
+    def _deliver(self, messages: Iterable[bytes]) -> None:
+        """
+        Hand the app at most one turn's messages, and send its replies in one write.
+
+        @param messages: The messages; what the app does not take now waits in C{_pending}.
+        """
+        replies: list[bytes] = []
+        self._replies = replies
+        receive = self._app.dataReceived
+        rest = iter(messages)
+        try:
+            for message in islice(rest, TURN):
+                receive(message)
+                if self._stop:
+                    break
+        except Exception:
+            # The app is at fault, not the peer: say so in the log, and let the peer go.
+            self._log.failure("{app} failed on a message", app=self.logPrefix())
+            self._stop |= _CLOSING
+            self.disconnecting = True
+        self._replies = None
+        if replies:
+            self.transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        if self._stop & _CLOSING:
+            self._close()
+            return
+        self._pending.extend(rest)
+        self._afterDelivery()
+
+    def _afterDelivery(self) -> None:
+        """Decide what follows a turn: another one, more reading, or the end."""
+        if self._pending:
+            self._holdReading()
+            if not self._stop:
+                self._stop |= _YIELDED
+                self._sessions.reactor.callLater(0, self._proceed, _YIELDED)
+        elif self._stop & _PAUSED:
+            pass  # reading goes on: a lost connection is noticed while the app takes its time
+        elif self._framing.fault is not None:
+            self.write(b"[error: %b]" % self._framing.fault.encode())
+            self.loseConnection()
+        elif self._ended:
+            self._finish()
+        elif self._readingHeld and not self._stop:
+            self._readingHeld = False
+            self.transport.resumeProducing()
+
+    def _proceed(self, reason: int) -> None:
+        """Go on where C{reason} was the last that kept messages from the app."""
+        self._stop &= ~reason
+        if self._replies is None:
+            self._continue()
+
+    def _continue(self) -> None:
+        if self._stop:
+            return
+        if self._pending:
+            waiting, self._pending = self._pending, deque()
+            self._deliver(waiting)
+        else:
+            self._afterDelivery()
+
+    def _finish(self) -> None:
+        """Everything the peer sent is answered, and it sends no more."""
+        if isinstance(self._framing, RawFraming) and IHalfCloseableProtocol.providedBy(self._app):
+            cast(IHalfCloseableProtocol, self._app).readConnectionLost()
+        else:
+            self.loseConnection()
+
+    def _holdReading(self) -> None:
+        if not self._readingHeld and not self._ended:
+            self._readingHeld = True
+            self.transport.pauseProducing()
+
+    def _blocked(self) -> None:
+        """The peer leaves its replies unread: read nothing more from it."""
+        self._stop |= _BLOCKED
+        self._holdReading()
+
+    def _awaitQuiet(self) -> None:
+        if self._quietCall is None:
+            sessions = self._sessions
+            self._quietCall = sessions.reactor.callLater(sessions.options.quiet, self._quiet)
+        else:
+            self._quietCall.reset(self._sessions.options.quiet)
+
+    def _quiet(self) -> None:
+        """Nothing more came for a while: what has come is the first message."""
+        auto = cast(AutoFraming, self._framing)
+        messages = auto.quiet()
+        self._sessions.decidedByQuiet += 1
+        self._settle(cast(Framing, auto.settled))
+        self._pending.extend(messages)
+        self._continue()
+
+    def _settle(self, framing: Framing) -> None:
+        self._framing = framing
+        if self._quietCall is not None:
+            if self._quietCall.active():
+                self._quietCall.cancel()
+            self._quietCall = None
+
+    def _close(self) -> None:
+        """
+        Close the connection, once, when everything written is sent.
+
+        A socket closed with input unread resets the connection, and the reset can overtake the
+        last reply. So the sending half is closed first, and what the peer still sends is thrown
+        away until it closes too (nginx: lingering_close).
+        """
+        if self._closeCall is not None or self._stop & _ABORTED:
+            return
+        transport: Any = self.transport
+        self._pending.clear()
+        self._closeCall = self._sessions.reactor.callLater(
+            self._sessions.options.closeTimeout, transport.abortConnection
+        )
+        if not self._appProduces:
+            # A producer that was paused would keep the transport from closing.
+            transport.unregisterProducer()
+        # TLS seems to close by halves, because it shows the interfaces of what it wraps.
+        halves = IHalfCloseableDescriptor.providedBy(transport)
+        if ISSLTransport.providedBy(transport) or isinstance(self._framing, RawFraming):
+            halves = False
+        if self._ended or not halves:
+            transport.loseConnection()
+            return
+        transport.loseWriteConnection()
+        if self._readingHeld:
+            transport.resumeProducing()
+
+
+@implementer(IPushProducer)
+class _WriteGate:
+    """
+    What the connection's transport pauses when its write buffer is full.
+
+    Not the session itself: there, pausing is what the app does.
+    """
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: StreamSession) -> None:
+        self._session = session
+
+    def pauseProducing(self) -> None:
+        self._session._blocked()
+
+    def resumeProducing(self) -> None:
+        self._session._proceed(_BLOCKED)
+
+    def stopProducing(self) -> None:
+        """Nothing: the session's connectionLost follows."""
