@@ -1,0 +1,3 @@
+"""
+The apps, one a file: pure logic, Protocol, Factory and client together.
+"""

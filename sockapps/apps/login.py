@@ -1,0 +1,242 @@
+"""
+login: check a user name and a password.
+
+Who may log in is decided by credentials checkers, those of L{twisted.cred}: ours
+(C{accounts:FILE}), or any other that C{--auth} knows.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import attrs
+from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import LoginFailed
+from twisted.cred.strcred import InvalidAuthType, StrcredException, makeChecker
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from sockapps.clientprotocol import ClientProtocol, UnexpectedReply
+from sockapps.literals import TEXT, unquote
+from sockapps.workers import Busy
+
+ACCEPTED = "登录成功!"
+REFUSED = "用户名或密码错误!"
+CANNOT_CHECK = b"[error: cannot check it now, try again later]"
+
+MAX_CREDENTIALS = 1024
+"""Bytes of one message of credentials at most; more is refused unread."""
+
+MAX_FAILURES = 3
+"""Refusals on one connection before it is closed."""
+
+_PAIR = re.compile(rf"\s*\{{\s*({TEXT})\s*:\s*({TEXT})\s*,?\s*\}}\s*")
+
+
+def parseCredentials(message: bytes) -> tuple[str, str] | None:
+    """
+    Read credentials: a Python dict literal of one pair of texts, C{{'name': 'password'}}, or JSON,
+    C{{"username": "name", "password": "password"}}.
+
+    @return: The name and the password, or C{None} where the message is anything else.
+    """
+    if len(message) > MAX_CREDENTIALS:
+        return None
+    try:
+        text = message.decode()
+        found = _fromLiteral(text) or _fromJSON(text)
+        if found is not None:
+            # A lone surrogate is no character that anybody could have typed.
+            "".join(found).encode()
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _fromLiteral(text: str) -> tuple[str, str] | None:
+    pair = _PAIR.fullmatch(text)
+    return (unquote(pair[1]), unquote(pair[2])) if pair else None
+
+
+def _fromJSON(text: str) -> tuple[str, str] | None:
+    pairs = json.loads(text, object_pairs_hook=_Pairs)
+    if not isinstance(pairs, _Pairs) or sorted(key for key, _ in pairs) != ["password", "username"]:
+        return None
+    named = dict(pairs)
+    name, password = named["username"], named["password"]
+    return (name, password) if isinstance(name, str) and isinstance(password, str) else None
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object's pairs as they came, so that a key given twice is noticed."""
+
+
+@implementer(IUsernamePassword)
+class LoginCredentials:
+    """
+    What somebody wants to log in with, in UTF-8; it never shows the password.
+    """
+
+    def __init__(self, username: bytes, password: bytes) -> None:
+        self.username = username
+        self.password = password
+
+    def checkPassword(self, password: bytes | str) -> bool:
+        """Compare with a password kept in the clear, in a time that does not tell how alike."""
+        known = password.encode() if isinstance(password, str) else password
+        return hmac.compare_digest(self.password, known)
+
+
+class LoginProtocol(Protocol):
+    """Answer each message of credentials with yes or no; close after three times no."""
+
+    factory: LoginFactory
+    transport: Any
+    _failures = 0
+    _log = Logger()
+
+    def dataReceived(self, data: bytes) -> None:
+        credentials = parseCredentials(data)
+        if credentials is None:
+            self._answer(False)
+            return
+        self.transport.pauseProducing()
+        checked = self.factory.check(*credentials)
+        checked.addCallbacks(self._answer, self._cannotCheck)
+        checked.addCallback(lambda _: self.transport.resumeProducing())
+
+    def _answer(self, accepted: bool) -> None:
+        self._log.info(
+            "login: {peer} was {verdict}",
+            peer=self.transport.getPeer(),
+            verdict="accepted" if accepted else "refused",
+        )
+        if accepted:
+            self.transport.write(self.factory.accepted.encode())
+            return
+        self.transport.write(self.factory.refused.encode())
+        self._failures += 1
+        if self._failures >= MAX_FAILURES:
+            self.transport.loseConnection()
+
+    def _cannotCheck(self, failure: Any) -> None:
+        # Not the failure itself: nobody knows what a checker writes into its exceptions.
+        if failure.check(Busy) is None:
+            self._log.error("login: cannot check: {kind}", kind=failure.type.__name__)
+        self.transport.write(CANNOT_CHECK)
+
+
+@attrs.define(eq=False, slots=False)
+class LoginFactory(Factory[LoginProtocol]):
+    """
+    Make logins.
+
+    @ivar checkers: Who decides, one after the other until one accepts; by default what C{auth}
+        names.
+    @raise ValueError: C{auth} names no checker, or one that cannot be had here.
+    """
+
+    protocol = LoginProtocol
+    noisy = False
+
+    auth: Sequence[str] = attrs.field(
+        default=("accounts",),
+        repr=False,
+        metadata={
+            "help": "who decides, as --auth says it (accounts:FILE, file:FILE, unix…)",
+            "secret": True,
+        },
+    )
+    accepted: str = attrs.field(default=ACCEPTED, metadata={"help": "the reply that means yes"})
+    refused: str = attrs.field(default=REFUSED, metadata={"help": "the reply that means no"})
+    checkers: Sequence[ICredentialsChecker] = attrs.field(factory=tuple, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.checkers:
+            self.checkers = [checkerFor(description) for description in self.auth]
+
+    def check(self, name: str, password: str) -> Deferred[bool]:
+        """
+        Ask the checkers.
+
+        @return: A Deferred of whether one accepts; it fails with whatever else than a refusal a
+            checker fails with, L{Busy} for one.
+        """
+        return Deferred.fromCoroutine(
+            self._check(LoginCredentials(name.encode(), password.encode()))
+        )
+
+    async def _check(self, credentials: LoginCredentials) -> bool:
+        for checker in self.checkers:
+            try:
+                await maybeDeferred(checker.requestAvatarId, credentials)
+            except LoginFailed:
+                continue
+            return True
+        return False
+
+
+def checkerFor(description: str) -> ICredentialsChecker:
+    """
+    Make the credentials checker that C{--auth=description} means.
+
+    @raise ValueError: there is no such kind, its argument is wrong, it knows no passwords, or it
+        cannot work here.
+    """
+    kind = description.partition(":")[0]
+    try:
+        checker = makeChecker(description)
+    except InvalidAuthType:
+        raise ValueError(f"there is no checker {kind!r}; see twistd sockapps --help-auth") from None
+    except StrcredException as error:
+        raise ValueError(f"{kind}: {error}") from None
+    if IUsernamePassword not in checker.credentialInterfaces:
+        raise ValueError(f"{kind} does not check user names and passwords")
+    if kind == "unix" and find_spec("crypt") is None:
+        raise ValueError("unix needs the module crypt, which Python has no more since 3.13")
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+        # Its documentation says bytes; its plugin stores text, which no bytes are equal to.
+        checker.users = {_bytes(name): _bytes(known) for name, known in checker.users.items()}
+    return checker  # type: ignore[no-any-return]  # Twisted has no type here
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+class LoginClient(ClientProtocol):
+    """
+    Speak to a login.
+
+    @ivar accepted: The reply that means yes.
+    @ivar refused: The reply that means no.
+    """
+
+    secret = True
+    accepted = ACCEPTED
+    refused = REFUSED
+
+    def isRefusal(self, reply: bytes) -> bool:
+        return reply == self.refused.encode() or super().isRefusal(reply)
+
+    def login(self, user: str, password: str) -> Deferred[bool]:
+        """
+        Try to log in.
+
+        @return: A Deferred of whether that was accepted; it fails with L{UnexpectedReply} where
+            the server says neither yes nor no, as when it is too busy to check.
+        """
+        return self.request(repr({user: password})).addCallback(self._isAccepted)
+
+    def _isAccepted(self, reply: bytes) -> bool:
+        if reply not in (self.accepted.encode(), self.refused.encode()):
+            raise UnexpectedReply(f"a login does not say {reply[:60]!r}")
+        return reply == self.accepted.encode()
