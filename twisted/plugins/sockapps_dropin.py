@@ -53,7 +53,7 @@ upperOnce = SocketApp(
     "upper-cases one message, then closes",
     "tcp:12000:interface=127.0.0.1",
     "sockapps.apps.upper.UpperOnceFactory",
-    "sockapps.apps.upper.UpperClient",
+    "sockapps.apps.upper.UpperOnceClient",
 )
 gate = SocketApp(
     "gate",

@@ -1,0 +1,4 @@
+"""
+The tests of sockapps: a package, so that C{python -m twisted.trial tests.test_framing} finds it
+from the project's folder, and C{from tests.sockets import ...} means one thing to every runner.
+"""
