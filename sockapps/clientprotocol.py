@@ -5,6 +5,7 @@ What every client protocol can do: ask, and be answered in order.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -44,6 +45,15 @@ class ClientProtocol(Protocol):
     secret = False
     """Whether messages hold secrets: nothing keeps them, a prompt's history neither."""
 
+    closesAfterReply = False
+    """Whether the server closes when it has answered one message."""
+
+    words: tuple[str, ...] = ()
+    """Messages the app knows, for a prompt to complete."""
+
+    asks: Mapping[str, bool] = {}
+    """What a prompt asks for in place of a message, and whether it hides the answer."""
+
     transport: Any
 
     def __init__(self) -> None:
@@ -62,7 +72,17 @@ class ClientProtocol(Protocol):
         """Tell whether a message ends the conversation, so that no reply follows it."""
         return False
 
+    @staticmethod
+    def compose(*answers: str) -> bytes:
+        """Make one message of the answers to what C{asks} says."""
+        return " ".join(answers).encode()
+
     # What everybody may call
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection has ended."""
+        return self._ended is not None
 
     def request(self, message: bytes | str, timeout: float | None = None) -> Deferred[bytes]:
         """

@@ -91,6 +91,8 @@ class StreamSessions(Factory):
     """
 
     noisy = False
+    explainsFaults = True
+    """Whether a peer is told why its session ends; a client leaves its server in peace."""
 
     def __init__(
         self, factory: IProtocolFactory, options: StreamOptions, reactor: IReactorTime
@@ -147,7 +149,6 @@ class StreamSession:
     __slots__ = (
         "__dict__",  # for what zope.interface and hosted factories put on a transport
         "__weakref__",
-        "_app",
         "_appProduces",
         "_closeCall",
         "_ended",
@@ -158,6 +159,7 @@ class StreamSession:
         "_replies",
         "_sessions",
         "_stop",
+        "app",
         "disconnecting",
         "transport",
     )
@@ -165,7 +167,7 @@ class StreamSession:
     _log = Logger()
 
     def __init__(self, app: IProtocol, sessions: StreamSessions) -> None:
-        self._app = app
+        self.app = app
         self._sessions = sessions
         self._framing: Framing = sessions.makeFraming(sessions.options.maxMessage)
         self._pending: deque[bytes] = deque()
@@ -185,7 +187,7 @@ class StreamSession:
 
     def logPrefix(self) -> str:
         """Speak in the log under the app's name."""
-        return self._app.__class__.__name__
+        return self.app.__class__.__name__
 
     # From the network
 
@@ -196,7 +198,7 @@ class StreamSession:
             alsoProvides(self, ISSLTransport)
         self._sessions.sessions.add(self)
         transport.registerProducer(_WriteGate(self), True)
-        self._app.makeConnection(self)
+        self.app.makeConnection(self)
 
     def connectionMade(self) -> None:
         """Nothing: L{makeConnection} has told the app."""
@@ -237,8 +239,8 @@ class StreamSession:
         """The last reply is sent, and the peer knows that it was the last."""
         if self._closeCall is not None:
             self._closeCall.reset(self._sessions.options.linger)
-        if IHalfCloseableProtocol.providedBy(self._app):
-            cast(IHalfCloseableProtocol, self._app).writeConnectionLost()
+        if IHalfCloseableProtocol.providedBy(self.app):
+            cast(IHalfCloseableProtocol, self.app).writeConnectionLost()
 
     def connectionLost(self, reason: Failure) -> None:
         """End, and tell the app."""
@@ -248,7 +250,7 @@ class StreamSession:
             if call is not None and call.active():
                 call.cancel()
         self._sessions.sessions.discard(self)
-        self._app.connectionLost(reason)
+        self.app.connectionLost(reason)
 
     # From the app: its transport
 
@@ -316,7 +318,7 @@ class StreamSession:
         """
         replies: list[bytes] = []
         self._replies = replies
-        receive = self._app.dataReceived
+        receive = self.app.dataReceived
         rest = iter(messages)
         try:
             for message in islice(rest, TURN):
@@ -347,7 +349,8 @@ class StreamSession:
         elif self._stop & _PAUSED:
             pass  # reading goes on: a lost connection is noticed while the app takes its time
         elif self._framing.fault is not None:
-            self.write(b"[error: %b]" % self._framing.fault.encode())
+            if self._sessions.explainsFaults:
+                self.write(b"[error: %b]" % self._framing.fault.encode())
             self.loseConnection()
         elif self._ended:
             self._finish()
@@ -372,8 +375,8 @@ class StreamSession:
 
     def _finish(self) -> None:
         """Everything the peer sent is answered, and it sends no more."""
-        if isinstance(self._framing, RawFraming) and IHalfCloseableProtocol.providedBy(self._app):
-            cast(IHalfCloseableProtocol, self._app).readConnectionLost()
+        if isinstance(self._framing, RawFraming) and IHalfCloseableProtocol.providedBy(self.app):
+            cast(IHalfCloseableProtocol, self.app).readConnectionLost()
         else:
             self.loseConnection()
 

@@ -95,6 +95,8 @@ class ChatFactory(Factory[ChatProtocol]):
 class ChatClient(ClientProtocol):
     """Speak to a support line."""
 
+    words = (FAREWELL.decode(),)
+
     def isFarewell(self, message: bytes) -> bool:
         return message == FAREWELL
 

@@ -190,6 +190,8 @@ class CommandFactory(Factory[CommandProtocol]):
 class CommandClient(ClientProtocol):
     """Speak to an answerer of commands."""
 
+    words = ("date", "os", "ls", "ls /")
+
     def date(self) -> Deferred[str]:
         """
         Ask the time there.

@@ -76,6 +76,8 @@ class GateFactory(Factory[GateProtocol]):
 class GateClient(ClientProtocol):
     """Speak to a gate."""
 
+    closesAfterReply = True
+
     def isRefusal(self, reply: bytes) -> bool:
         return reply == GO_AWAY or super().isRefusal(reply)
 

@@ -42,6 +42,8 @@ class HelloFactory(Factory[HelloProtocol]):
 class HelloClient(ClientProtocol):
     """Speak to a greeter."""
 
+    closesAfterReply = True
+
     def greet(self) -> Deferred[str]:
         """
         Be greeted.

@@ -221,8 +221,14 @@ class LoginClient(ClientProtocol):
     """
 
     secret = True
+    asks = {"User name": False, "Password": True}
     accepted = ACCEPTED
     refused = REFUSED
+
+    @staticmethod
+    def compose(*answers: str) -> bytes:
+        user, password = answers
+        return repr({user: password}).encode()
 
     def isRefusal(self, reply: bytes) -> bool:
         return reply == self.refused.encode() or super().isRefusal(reply)
@@ -234,7 +240,7 @@ class LoginClient(ClientProtocol):
         @return: A Deferred of whether that was accepted; it fails with L{UnexpectedReply} where
             the server says neither yes nor no, as when it is too busy to check.
         """
-        return self.request(repr({user: password})).addCallback(self._isAccepted)
+        return self.request(self.compose(user, password)).addCallback(self._isAccepted)
 
     def _isAccepted(self, reply: bytes) -> bool:
         if reply not in (self.accepted.encode(), self.refused.encode()):

@@ -85,3 +85,9 @@ class UpperClient(ClientProtocol):
         @return: A Deferred of the text in upper case.
         """
         return self.request(text).addCallback(bytes.decode)
+
+
+class UpperOnceClient(UpperClient):
+    """Speak to an upper-caser of one message."""
+
+    closesAfterReply = True
