@@ -4,13 +4,18 @@ An endpoint description becomes a service that listens there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone, ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -36,58 +41,83 @@ class Listening(Service):
     """
     One service at one endpoint.
 
+    @ivar service: The service's name.
     @ivar description: The endpoint's description.
     @ivar port: The port, while it listens.
     """
 
     _log = Logger()
 
-    def __init__(self, service: str, description: str, framing: str, listen: Any) -> None:
-        self.setName(f"{service} {description}")
+    def __init__(
+        self, service: str, description: str, framing: str, listen: Callable[[], Any], reactor: Any
+    ) -> None:
         self.service = service
         self.description = description
         self.framing = framing
-        self._listen = listen
-        self._listening: Deferred[IListeningPort] | None = None
         self.port: Any = None
+        self._listen = listen
+        self._reactor = reactor
+        self._attempt: object | None = None
 
     def privilegedStartService(self) -> None:
         """
         Listen.
 
+        An endpoint may need time to do so. Where it fails later, the reactor stops: half a daemon
+        helps nobody.
+
         @raise StartError: that is not possible, as when the port is in use.
         """
-        failures: list[Failure] = []
-        self._listening = listening = maybeDeferred(self._listen)
-        listening.addCallbacks(self._began, failures.append)
-        if failures:
-            self._listening = None
-            raise StartError(
-                f"{self.service}: cannot listen on {self.description}: {_why(failures[0].value)}"
+        attempt = self._attempt = object()
+        refusals: list[str] = []
+        late = False
+
+        def began(port: IListeningPort) -> None:
+            if self._attempt is attempt:
+                self._began(port)
+            else:
+                port.stopListening()  # nobody wants it any more
+
+        def failed(failure: Failure) -> None:
+            if self._attempt is not attempt:
+                return
+            self._attempt = None
+            _unlock(failure.value)
+            # The reason comes first: twistd cuts what a daemon's parent prints at 100 characters.
+            refusals.append(
+                f"{self.service} cannot listen: {_why(failure.value)} ({self.description})"
             )
-        listening.addErrback(
-            lambda failure: self._log.failure("{name} cannot listen", failure, name=self.name)
-        )
+            if late:
+                self._log.critical("{refusal}; stopping", refusal=refusals[0])
+                self._reactor.callWhenRunning(self._stopReactor)
+
+        maybeDeferred(self._listen).addCallbacks(began, failed)
+        late = True
+        if refusals:
+            raise StartError(refusals[0])
 
     def startService(self) -> None:
-        """Listen, unless L{privilegedStartService} has begun to."""
-        super().startService()
-        if self._listening is None:
+        """
+        Listen, unless L{privilegedStartService} has begun to.
+
+        @raise StartError: see L{privilegedStartService}.
+        """
+        if self._attempt is None:
             self.privilegedStartService()
+        super().startService()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening."""
         super().stopService()
-        port, self.port, self._listening = self.port, None, None
+        port, self.port, self._attempt = self.port, None, None
         return maybeDeferred(port.stopListening if port is not None else lambda: None)
 
     def giveUp(self) -> None:
         """Stop listening where no reactor will run: take a UNIX socket's file away too."""
-        if self.port is not None:
-            port = self.port
-            self.stopService()
-            if hasattr(port, "connectionLost"):
-                port.connectionLost(Failure(ConnectionDone()))
+        if hasattr(self.port, "connectionLost"):
+            port, self.port = self.port, None
+            port.connectionLost(Failure(ConnectionDone()))
+        self.stopService()
 
     def _began(self, port: IListeningPort) -> None:
         self.port = port
@@ -98,6 +128,10 @@ class Listening(Service):
             address=_address(port.getHost()),
             framing=self.framing,
         )
+
+    def _stopReactor(self) -> None:
+        with suppress(ReactorNotRunning):  # another one has failed too
+            self._reactor.stop()
 
 
 class AllOrNone(Service):
@@ -110,30 +144,34 @@ class AllOrNone(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Start them all.
+        Listen everywhere.
 
         @raise StartError: one cannot; those that had begun have stopped again.
         """
-        try:
-            for listening in self.listenings:
-                listening.privilegedStartService()
-        except StartError:
-            for listening in self.listenings:
-                listening.giveUp()
-            raise
+        self._start(Listening.privilegedStartService)
 
     def startService(self) -> None:
-        """Start them all, unless L{privilegedStartService} has."""
+        """
+        Listen everywhere, unless L{privilegedStartService} has begun to.
+
+        @raise StartError: see L{privilegedStartService}.
+        """
+        self._start(Listening.startService)
         super().startService()
-        if all(listening.port is None for listening in self.listenings):
-            self.privilegedStartService()
-        for listening in self.listenings:
-            listening.startService()
 
     def stopService(self) -> Deferred[Any]:
         """Stop them all."""
         super().stopService()
         return DeferredList([listening.stopService() for listening in self.listenings])
+
+    def _start(self, start: Callable[[Listening], None]) -> None:
+        try:
+            for listening in self.listenings:
+                start(listening)
+        except StartError:
+            for listening in self.listenings:
+                listening.giveUp()
+            raise
 
 
 def listenings(settings: ServiceSettings, reactor: Any) -> list[Listening]:
@@ -149,30 +187,33 @@ def listenings(settings: ServiceSettings, reactor: Any) -> list[Listening]:
 def _listening(
     settings: ServiceSettings, factory: IProtocolFactory, description: str, reactor: Any
 ) -> Listening:
-    if description.startswith("udp:"):
-        port, interface = _parseUDP(settings.name, description)
-        datagrams = DatagramSessions(factory, settings.datagram, reactor)
-        return Listening(
-            settings.name,
-            description,
-            "datagram",
-            lambda: reactor.listenUDP(port, datagrams, interface, UDP_PACKET),
-        )
-    streams = StreamSessions(factory, settings.stream, reactor)
     try:
-        endpoint = serverFromString(reactor, description)
+        if description.startswith("udp:"):
+            port, interface = _parseUDP(description)
+            framing = "datagram"
+
+            def listen() -> Any:
+                datagrams = DatagramSessions(factory, settings.datagram, reactor)
+                return reactor.listenUDP(port, datagrams, interface, UDP_PACKET)
+
+        else:
+            _needCertificates(description)
+            endpoint = serverFromString(reactor, description)
+            framing = settings.stream.framing
+
+            def listen() -> Any:
+                return endpoint.listen(StreamSessions(factory, settings.stream, reactor))
+
     except Exception as error:
         # Each kind of endpoint has its own way to refuse, and files of its own to miss.
         raise SettingsError(
-            f"{settings.name}.listen: {description!r} cannot be used: {_why(error)}; endpoints are "
-            "like tcp:7000:interface=127.0.0.1, unix:/run/app.sock, udp:7000"
+            f"{settings.listenPlace}: {description!r} cannot be used: {_why(error)}; "
+            "twistd sockapps --help shows the endpoints"
         ) from None
-    return Listening(
-        settings.name, description, settings.stream.framing, lambda: endpoint.listen(streams)
-    )
+    return Listening(settings.name, description, framing, listen, reactor)
 
 
-def _parseUDP(service: str, description: str) -> tuple[int, str]:
+def _parseUDP(description: str) -> tuple[int, str]:
     """
     Read C{udp:PORT[:interface=ADDRESS]}; without an interface it is loopback.
 
@@ -185,19 +226,61 @@ def _parseUDP(service: str, description: str) -> tuple[int, str]:
     elif rest:
         port = ""
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise SettingsError(
-            f"{service}.listen: {description!r} cannot be used; "
+        raise ValueError(
             "it is written udp:PORT or udp:PORT:interface=ADDRESS, PORT from 0 to 65535"
         )
+    if not (isIPAddress(interface) or isIPv6Address(interface)):
+        raise ValueError(f"{interface!r} is no IP address")
     return int(port), interface
 
 
+def _needCertificates(description: str) -> None:
+    """
+    See that C{tls:FOLDER…} has certificates; Twisted's endpoint would start without, and fail
+    every handshake.
+    """
+    kind, *parts = splitDescription(description)
+    if kind != "tls" or not parts:
+        return
+    named = [part.removeprefix("path=") for part in parts if part.startswith("path=")]
+    folder = (named or parts)[0]
+    if not any(Path(folder).rglob("*.pem")):
+        raise ValueError(f"no certificate: there is no .pem file in the folder {folder!r}")
+
+
 def _why(error: BaseException | None) -> str:
+    """Say in a few words what a reactor or an endpoint has refused."""
     if isinstance(error, CannotListenError):
+        if not isinstance(error.socketError, OSError):
+            # A UNIX socket's lock; the whole error reads "Couldn't listen on any:b'/path': …".
+            return f"{error.socketError}, another program listens there"
         error = error.socketError
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+        name = error.filename2 or error.filename
+        return f"{error.strerror}: {os.fsdecode(name)}" if name else error.strerror
+    if isinstance(error, LookupError):
+        return f"there is no {error.args[0]!r}" if isinstance(error, KeyError) else "no such index"
+    said = str(error)
+    # Some name the function that would not take its arguments.
+    for pattern, plain in (
+        (r"^\w+\(\):? ", ""),
+        (r"^invalid literal for int\(\) with base \d+: (.*)", r"\1 is no number"),
+    ):
+        said = re.sub(pattern, plain, said)
+    return said or type(error).__name__
+
+
+def _unlock(error: BaseException | None) -> None:
+    """Take away the lock that Twisted leaves where it has it, but cannot make the UNIX socket."""
+    if (
+        isinstance(error, CannotListenError)
+        and isinstance(error.port, bytes)
+        and isinstance(error.socketError, OSError)
+    ):
+        lock = error.port + b".lock"
+        with suppress(OSError):  # it was to have none
+            if os.readlink(lock) == b"%d" % os.getpid():
+                os.unlink(lock)
 
 
 def _address(address: Any) -> str:

@@ -59,12 +59,13 @@ def _load(name: str) -> object:
     """
     Import the object of this dotted name.
 
-    @raise ImportError: there is none.
+    @raise ImportError: there is none, or its module fails when it is imported.
     """
     try:
         return cast(object, namedAny(name))
-    except (AttributeError, ValueError) as error:
-        raise ImportError(f"there is no {name}") from error
+    except Exception as error:
+        # Whatever is wrong with one app's code, the others can still be found and described.
+        raise ImportError(f"{name}: {type(error).__name__}: {error}") from error
 
 
 def findApps() -> dict[str, ISocketApp]:

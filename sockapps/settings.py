@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from operator import eq
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import attrs
@@ -33,12 +34,14 @@ class ServiceSettings:
 
     @ivar name: What the log calls it.
     @ivar listen: The endpoint descriptions it listens on.
+    @ivar listenPlace: Where those were given, for errors.
     @ivar makeFactory: What builds the app's protocol factory, its options applied.
     """
 
     name: str
     app: ISocketApp
     listen: tuple[str, ...]
+    listenPlace: str
     stream: StreamOptions
     datagram: DatagramOptions
     makeFactory: Callable[[], IProtocolFactory]
@@ -67,6 +70,10 @@ class Key:
         default: Any = self.field.default
         return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]  # attrs types it as a function
 
+    @property
+    def needed(self) -> bool:
+        return self.field.default is attrs.NOTHING
+
     def read(self, value: object, where: str) -> Any:
         """
         Make a value given in an option or a file what the field holds.
@@ -75,20 +82,31 @@ class Key:
         @raise SettingsError: it is not of the field's type, or out of its range.
         """
         shown = "" if self.field.metadata.get("secret") else f", not {value!r}"
+        convert: Any = self.field.converter
         try:
             typed = _CONVERTER.structure(value, self.type)
+            if convert is not None:
+                typed = convert(typed)
         except _Unreadable as error:
             raise SettingsError(f"{where}: must be {error}{shown}") from None
-        convert: Any = self.field.converter
-        if convert is not None:
-            typed = convert(typed)
+        except Exception:
+            # A type of a third party's, whose own words may show what must not be shown.
+            name = getattr(self.type, "__name__", self.type)
+            raise SettingsError(f"{where}: must be a {name}{shown}") from None
         if self.field.validator is not None:
             try:
                 self.field.validator(None, self.field, typed)
             except (ValueError, TypeError) as error:
-                said = str(error.args[0]).removeprefix(f"'{self.field.name}' ")
-                raise SettingsError(f"{where}: {said}") from None
+                raise SettingsError(f"{where}: {self._refusal(error, typed)}{shown}") from None
         return typed
+
+    def _refusal(self, error: Exception, value: object) -> str:
+        """Say what a validator wants, without the value that it did not get."""
+        options = getattr(self.field.validator, "options", None)
+        if options is not None:
+            return f"must be one of {', '.join(map(str, options))}"
+        said = str(error.args[0]).removeprefix(f"'{self.field.name}' ").removesuffix(f": {value}")
+        return "cannot be used" if self.field.metadata.get("secret") else said
 
 
 def keysOf(owner: Any) -> dict[str, Key]:
@@ -96,17 +114,24 @@ def keysOf(owner: Any) -> dict[str, Key]:
     The keys of an attrs class: its fields that have a C{help}, by the name they are written as.
 
     @param owner: The class; anything that is no attrs class has none.
+    @raise ImportError: the type of one of its fields is nowhere to be found.
     """
     if not attrs.has(owner):
         return {}
-    types = get_type_hints(owner)
+    try:
+        types = get_type_hints(owner)
+    except NameError as error:
+        raise ImportError(f"{owner.__name__}: {error}") from error
     fields = [field for field in attrs.fields(owner) if "help" in field.metadata]
     keys = [Key(_snake(field.name), field, types[field.name]) for field in fields]
     return {key.name: key for key in keys}
 
 
 def serviceSettings(
-    name: str, given: Mapping[str, object], where: str | None = None
+    name: str,
+    given: Mapping[str, object],
+    where: str = "",
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> ServiceSettings:
     """
     Settle what one service is to be.
@@ -114,13 +139,15 @@ def serviceSettings(
     @param name: The service's name; the app's too, where C{given} names no C{app}.
     @param given: The values by key: text, as an option has it, or typed, as TOML has it.
     @param where: What the errors call the place; by default the name.
+    @param elsewhere: Other places, of values that came from there, by their keys.
     @raise SettingsError: there is no such app or key, or a value cannot be used.
     """
     where = where or name
     values = dict(given)
-    app = _app(values.pop("app", name), where)
+    app = _app(values.pop("app", name), elsewhere.get("app", where))
     try:
         factory = app.loadFactory()
+        own = keysOf(factory)
     except ImportError as error:
         raise SettingsError(f"{where}: the app {app.name} cannot be loaded: {error}") from None
     shell: dict[str, tuple[type, Key]] = {
@@ -128,7 +155,6 @@ def serviceSettings(
         for owner in (StreamOptions, DatagramOptions)
         for key in keysOf(owner).values()
     }
-    own = keysOf(factory)
     listen: tuple[str, ...] = (app.listens,)
     chosen: dict[type, dict[str, Any]] = {
         StreamOptions: {"framing": app.framing},
@@ -136,7 +162,7 @@ def serviceSettings(
     }
     options: dict[str, Any] = {}
     for word, value in values.items():
-        place = f"{where}.{word}"
+        place = f"{elsewhere.get(word, where)}.{word}"
         if word in own:
             options[own[word].field.name] = own[word].read(value, place)
         elif word in shell:
@@ -146,20 +172,24 @@ def serviceSettings(
             listen = _listen(value, place)
         else:
             raise SettingsError(
-                f"{where}: there is no key {word!r}"
+                f"{elsewhere.get(word, where)}: there is no key {word!r}"
                 + _suggestion(word, ["app", "listen", *shell, *own])
             )
+    for key in own.values():
+        if key.needed and key.field.name not in options:
+            raise SettingsError(f"{where}.{key.name}: is needed: {key.help}")
 
     def makeFactory() -> IProtocolFactory:
         try:
             return IProtocolFactory(factory(**options))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise SettingsError(f"{where}: {error}") from None
 
     return ServiceSettings(
         name,
         app,
         listen,
+        f"{elsewhere.get('listen', where)}.listen",
         StreamOptions(**chosen[StreamOptions]),
         DatagramOptions(**chosen[DatagramOptions]),
         makeFactory,
@@ -175,13 +205,17 @@ def parseService(text: str) -> tuple[str, dict[str, object]]:
     """
     name, *parts = splitDescription(text)
     values: dict[str, object] = {}
+    before = name
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals:
+            # What it is stays unsaid: it can be the rest of a value that is secret.
             raise SettingsError(
-                f"--service={name}: {part!r} is no key=value (a colon in a value is written \\:)"
+                f"--service={name}: what follows {before}: is no key=value; "
+                "a colon in a value is written \\:"
             )
         values[key] = value
+        before = f"{key}=…"
     return name, values
 
 
@@ -194,7 +228,7 @@ def splitDescription(text: str) -> list[str]:
         if piece == ":":
             parts.append("")
         else:
-            parts[-1] += piece[1:] if piece.startswith("\\") else piece
+            parts[-1] += piece if piece == "\\" else piece.removeprefix("\\")
     return parts
 
 
@@ -210,8 +244,9 @@ def readConfig(path: str) -> dict[str, dict[str, object]]:
             tables = tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        # Not TOMLDecodeError alone: bytes that are no UTF-8, and numbers beyond Python's limit.
+        raise SettingsError(f"{path}: is no TOML: {error}") from None
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise SettingsError(f"{path}: {name} stands in no service's table, like [echo]")
@@ -264,7 +299,8 @@ def _whole(value: object, _: Any) -> int:
 def _number(value: object, _: Any) -> float:
     if isinstance(value, str) and re.fullmatch(r"[+-]?([0-9]{1,18}\.?[0-9]*|\.[0-9]+)", value):
         return float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    # Within bounds: TOML has inf and nan too, and whole numbers that no float can hold.
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e18:
         return float(value)
     raise _Unreadable("a number")
 
@@ -301,12 +337,9 @@ def _pairs(value: object, _: Any) -> Mapping[str, str]:
 
 
 _CONVERTER = cattrs.Converter()
-for _type, _hook in {
-    int: _whole,
-    float: _number,
-    bool: _truth,
-    str: _text,
-    Sequence[str]: _texts,
-    Mapping[str, str]: _pairs,
-}.items():
-    _CONVERTER.register_structure_hook_func(partial(eq, _type), _hook)
+_CONVERTER.register_structure_hook(int, _whole)
+_CONVERTER.register_structure_hook(float, _number)
+_CONVERTER.register_structure_hook(bool, _truth)
+_CONVERTER.register_structure_hook(str, _text)
+_CONVERTER.register_structure_hook_func(partial(eq, Sequence[str]), _texts)
+_CONVERTER.register_structure_hook_func(partial(eq, Mapping[str, str]), _pairs)

@@ -4,44 +4,45 @@ What C{twistd sockapps} takes, and the service it makes of that.
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections import Counter
+from importlib.metadata import version
+from io import TextIOWrapper
+from typing import Any, NoReturn
 
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.python import usage
 
-from sockapps.datagram import DatagramOptions
 from sockapps.globalreactor import globalReactor
 from sockapps.listening import AllOrNone, StartError, listenings
+from sockapps.manual import manual
 from sockapps.registry import findApps
 from sockapps.settings import (
-    Key,
     ServiceSettings,
     SettingsError,
-    keysOf,
     parseService,
     readConfig,
     serviceSettings,
 )
-from sockapps.stream import StreamOptions
 
-_EXAMPLES = """
-With no option, every app starts on its default endpoint, on loopback.
-
-Examples:
-  twistd -n sockapps
-  twistd -n sockapps --service=echo --service=upper
-  twistd -n sockapps --service=command:root=/srv/pub:framing=line
-  twistd -n sockapps --service=echo --listen=tcp:7000 --listen=udp:7000
-  twistd -n sockapps --service=login --auth=accounts:/var/lib/sockapps/accounts.db
-  twistd -n sockapps --config=sockapps.toml
-"""
+WRITTEN = {
+    "service": "-s, --service=NAME:KEY=VALUE:…",
+    "listen": "-l, --listen=ENDPOINT",
+    "auth": "--auth=KIND:ARGUMENT",
+    "config": "-c, --config=FILE",
+    "help": "--help",
+    "help-auth": "--help-auth",
+    "help-auth-type": "--help-auth-type=KIND",
+    "version": "--version",
+}
+"""How each option is written, in the order in which the help has them."""
 
 
 class Options(usage.Options, AuthOptionMixin):
     """What C{twistd sockapps} takes."""
 
-    synopsis = "[--service=NAME[:key=value…] [--listen=ENDPOINT…] [--auth=KIND…]]… [--config=FILE]"
+    synopsis = "[options]"
     supportedInterfaces = (IUsernamePassword,)
 
     def __init__(self) -> None:
@@ -49,11 +50,12 @@ class Options(usage.Options, AuthOptionMixin):
         self["config"] = None
         self["services"] = []
         self._named: list[tuple[str, dict[str, Any]]] = []
+        self._auth: list[str] = []
 
     def opt_service(self, text: str) -> None:
         """
-        Start this app, and only those named so: NAME, or NAME:key=value:key=value with its options
-        (repeatable)
+        Start this app, and only those named so, with options of its own: see its keys below. A
+        colon in a value is written \\: (repeatable).
         """
         self._named.append(parseService(text))
 
@@ -61,31 +63,58 @@ class Options(usage.Options, AuthOptionMixin):
 
     def opt_listen(self, description: str) -> None:
         """
-        Where the service named before it listens, in place of its default endpoint: tcp:PORT,
-        tls:…, ssl:…, unix:PATH, systemd:…, udp:PORT, each with :interface=ADDRESS (repeatable)
+        Where the service named before it listens, in place of its default: see the endpoints below
+        (repeatable).
         """
         if not self._named:
             raise SettingsError("--listen: it follows the --service it is for")
-        self._named[-1][1].setdefault("listen", []).append(description)
+        self._add("listen", description)
 
     opt_l = opt_listen
 
     def opt_auth(self, description: str) -> None:
         """
-        Who decides about logins to the service named before it, or to login where none is: see
-        --help-auth (repeatable; the first that accepts decides)
+        Who decides about logins to the service named before it, or to login where none is named:
+        see --help-auth (repeatable: the first that accepts decides).
         """
-        if not self._named:
-            self._named.append(("login", {}))
-        self._named[-1][1].setdefault("auth", []).append(description)
+        if self._named:
+            self._add("auth", description)
+        else:
+            self._auth.append(description)
 
     def opt_config(self, path: str) -> None:
         """
-        Read the services from this TOML file, one table each; --service then chooses among them
+        Read the services from this file, in TOML; --service then chooses among them, and can
+        change them.
         """
         self["config"] = path
 
     opt_c = opt_config
+
+    def opt_help(self) -> None:
+        """
+        Show this and exit.
+        """
+        if isinstance(sys.stdout, TextIOWrapper):
+            # Not every terminal's encoding has the replies of login.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        super().opt_help()
+
+    def opt_version(self) -> NoReturn:
+        """
+        Show the versions of sockapps and Twisted and exit.
+        """
+        print(f"sockapps {version('sockapps')}, Twisted {version('twisted')}")  # noqa: T201  # it is asked to
+        raise SystemExit(0)
+
+    def parseArgs(self, *args: str) -> None:
+        """
+        Take nothing but options.
+
+        @raise UsageError: there is something else, which stays unsaid: it may be a secret.
+        """
+        if args:
+            raise usage.UsageError("it takes options only; --service=NAME starts an app")
 
     def parseOptions(self, options: Any = None) -> None:
         """
@@ -105,25 +134,41 @@ class Options(usage.Options, AuthOptionMixin):
         self["services"] = self._settle()
 
     def getUsage(self, width: int | None = None) -> str:
-        """Say what there is to choose from, too."""
-        return f"{super().getUsage(width)}\n{_EXAMPLES}\n{describeApps()}"
+        """Say all there is to choose from."""
+        return manual({written: self.docs[option] for option, written in WRITTEN.items()})
 
     def _settle(self) -> list[ServiceSettings]:
         path = self["config"]
-        tables = readConfig(path) if path else {name: {} for name in findApps()}
-        if not self._named:
-            return [
-                serviceSettings(name, table, f"{path}: {name}" if path else None)
-                for name, table in tables.items()
-            ]
-        taken: dict[str, int] = {}
+        tables = {name: {} for name in findApps()} if path is None else readConfig(path)
+        named = self._named or [(name, {}) for name in tables]
+        if self._auth:
+            if self._named:
+                raise SettingsError("--auth: it follows the --service it is for")
+            if "login" not in tables:
+                raise SettingsError(f"--auth: {path} has no service login; name one by --service")
+            named = [(name, {"auth": self._auth} if name == "login" else {}) for name in tables]
+        taken: Counter[str] = Counter()
         settled = []
-        for name, values in self._named:
-            taken[name] = taken.get(name, 0) + 1
+        for name, values in named:
+            taken[name] += 1
             alias = name if taken[name] == 1 else f"{name}-{taken[name]}"
-            base = {"app": name} if alias != name else {}
-            settled.append(serviceSettings(alias, {**base, **tables.get(name, {}), **values}, name))
+            table = tables.get(name, {})
+            place = name if path is None else f"{path}: {name}"
+            settled.append(
+                serviceSettings(
+                    alias,
+                    {"app": name, **table, **values},
+                    name if self._named else place,
+                    dict.fromkeys({"app", *table} - {*values}, place) if name in tables else {},
+                )
+            )
         return settled
+
+    def _add(self, key: str, description: str) -> None:
+        """Give the service named last one more; those that C{--service} itself names give way."""
+        values = self._named[-1][1]
+        before = values.get(key)
+        values[key] = [*(before if isinstance(before, list) else []), description]
 
 
 def makeService(options: Options) -> AllOrNone:
@@ -141,33 +186,3 @@ def makeService(options: Options) -> AllOrNone:
         )
     except SettingsError as error:
         raise StartError(f"sockapps: {error}") from None
-
-
-def describeApps() -> str:
-    """Describe every app and every key, for people who read on a terminal."""
-    lines = ["Apps:"]
-    for app in findApps().values():
-        lines.append(f"  {app.name:<12}{app.listens:<32}{app.summary}")
-        try:
-            keys = keysOf(app.loadFactory())
-        except ImportError as error:
-            lines.append(f"      (cannot be loaded: {error})")
-            continue
-        lines += [_describeKey(key) for key in keys.values()]
-    lines += ["", "Keys of every service:"]
-    lines += ["      listen           the endpoint, or a list of them (TOML), or --listen"]
-    lines += ["      app              the app, where the service's name is another (TOML)"]
-    for owner in (StreamOptions, DatagramOptions):
-        lines += [_describeKey(key) for key in keysOf(owner).values()]
-    return "\n".join(lines) + "\n"
-
-
-def _describeKey(key: Key) -> str:
-    default = key.default
-    if isinstance(default, dict):
-        default = ",".join(f"{word}={text}" for word, text in default.items())
-    elif isinstance(default, tuple):
-        default = ",".join(default)
-    elif isinstance(default, float):
-        default = f"{default:g}"
-    return f"      {key.name:<17}{key.help} [{default}]"
