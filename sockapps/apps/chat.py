@@ -65,7 +65,7 @@ class ChatProtocol(Protocol):
         rewritten = self.factory.ruleBook.rewrite(data)
         if rewritten is None:
             self.factory.kept.append((str(self.transport.getPeer()), data))
-            rewritten = self.factory.away.encode()
+            rewritten = self.factory.awayReply
         self.transport.write(rewritten)
 
 
@@ -75,6 +75,7 @@ class ChatFactory(Factory[ChatProtocol]):
     Make conversations.
 
     @ivar kept: What was said while nobody was on duty: who said it, and what; the newest last.
+    @raise ValueError: a rule has an empty keyword, or a text is no Unicode.
     """
 
     protocol = ChatProtocol
@@ -90,6 +91,7 @@ class ChatFactory(Factory[ChatProtocol]):
 
     def __attrs_post_init__(self) -> None:
         self.ruleBook = Rules(self.rules)
+        self.awayReply = self.away.encode()
 
 
 class ChatClient(ClientProtocol):
@@ -114,5 +116,6 @@ class ChatClient(ClientProtocol):
 
         @return: A Deferred that fires when it has ended.
         """
-        self.request(FAREWELL)
+        # Where it has ended already, there is nothing left to say.
+        self.request(FAREWELL).addErrback(lambda _: None)
         return self.whenEnded()

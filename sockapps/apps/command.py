@@ -4,6 +4,7 @@ command: answer date, os and ls; anything else with welcome.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -28,6 +29,10 @@ _log = Logger()
 Answer = bytes | Deferred[bytes]
 COMMANDS: dict[bytes, Callable[[CommandFactory, bytes], Answer]] = {}
 """What each first word does: called with the factory and the rest, it returns the reply."""
+
+
+_NO_FOLDER = {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""What opening a file, a link, or a name too long for a folder fails with."""
 
 
 class CommandError(Exception):
@@ -93,8 +98,11 @@ def listFolder(root: str, path: bytes, most: int) -> bytes:
         raise CommandError("no such folder") from None
     except PermissionError:
         raise CommandError("not permitted") from None
-    except (OSError, ValueError):
-        # A file, a link, a name too long, a NUL in it.
+    except ValueError:  # a NUL in it
+        raise CommandError("not a folder") from None
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise CommandError("it cannot be listed now") from None
         raise CommandError("not a folder") from None
     return f"[{sorted(names)}]".encode()
 
@@ -107,13 +115,17 @@ class CommandProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         word, _, argument = data.partition(b" ")
-        answer = COMMANDS.get(word, _welcome)(self.factory, argument)
+        try:
+            # With nothing after the space it is no command, and no word has a space.
+            answer = COMMANDS.get(word if argument else data, _welcome)(self.factory, argument)
+        except Exception:
+            answer = _excuse(Failure())
         if isinstance(answer, bytes):
             self.transport.write(answer)
             return
         self.transport.pauseProducing()
-        answer.addErrback(_excuse)
         answer.addCallback(self.transport.write)
+        answer.addErrback(lambda failure: self.transport.write(_excuse(failure)))
         answer.addCallback(lambda _: self.transport.resumeProducing())
 
 
@@ -137,6 +149,10 @@ def _excuse(failure: Failure) -> bytes:
     return b"[error: the command failed]"
 
 
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
 def _isFolder(factory: object, attribute: attrs.Attribute[str], path: str) -> None:
     if not os.path.isdir(path):
         raise ValueError(f"{attribute.name} must be a folder, and {path!r} is none")
@@ -148,6 +164,7 @@ class CommandFactory(Factory[CommandProtocol]):
     Make answerers of commands.
 
     @ivar reactor: The clock, and what stops the listing threads; by default the global reactor.
+    @ivar listers: The threads that list, with a queue that has an end.
     """
 
     protocol = CommandProtocol
@@ -155,7 +172,7 @@ class CommandFactory(Factory[CommandProtocol]):
 
     root: str = attrs.field(
         default=".",
-        converter=os.path.abspath,
+        converter=_absolute,
         validator=_isFolder,
         metadata={"help": "the folder that ls is taken below (default: where it was started)"},
     )
@@ -172,7 +189,7 @@ class CommandFactory(Factory[CommandProtocol]):
     reactor: Any = attrs.field(factory=globalReactor, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._listers = Workers(2, 64, "listing", self.reactor)
+        self.listers = Workers(2, 64, "listing", self.reactor)
 
     def ls(self, path: bytes) -> Deferred[bytes]:
         """
@@ -180,9 +197,8 @@ class CommandFactory(Factory[CommandProtocol]):
 
         @return: A Deferred of the reply; it fails with L{CommandError}.
         """
-        listing = self._listers.run(listFolder, self.root, path, self.maxEntries)
+        listing = self.listers.run(listFolder, self.root, path, self.maxEntries)
         listing.addTimeout(self.timeout, self.reactor)
-
         listing.addErrback(_explain)
         return listing
 
@@ -223,7 +239,7 @@ class CommandClient(ClientProtocol):
 
 
 def _within(reply: bytes, before: str, after: str) -> str:
-    text = reply.decode()
+    text = reply.decode(errors="surrogateescape")
     if text.startswith("[error: "):
         raise CommandError(text.removeprefix("[error: ").removesuffix("]"))
     if not (text.startswith(before) and text.endswith(after)):
@@ -231,5 +247,14 @@ def _within(reply: bytes, before: str, after: str) -> str:
     return text.removeprefix(before).removesuffix(after)
 
 
+_NAMES = re.compile(rf"(?:{TEXT}(?:, {TEXT})*)?")
+
+
 def _names(reply: bytes) -> list[str]:
-    return [unquote(name) for name in re.findall(TEXT, _within(reply, "[[", "]]"))]
+    names = _within(reply, "[[", "]]")
+    if not _NAMES.fullmatch(names):
+        raise UnexpectedReply(f"not a list of names: {names[:40]!r}")
+    try:
+        return [unquote(name) for name in re.findall(TEXT, names)]
+    except ValueError as error:
+        raise UnexpectedReply(str(error)) from None

@@ -38,10 +38,14 @@ class GateProtocol(Protocol):
         self._patience = self.factory.reactor.callLater(self.factory.timeout, self._giveUp)
 
     def dataReceived(self, data: bytes) -> None:
+        self._waitNoMore()
         self.transport.write(verdict(data))
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._waitNoMore()
+
+    def _waitNoMore(self) -> None:
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
 

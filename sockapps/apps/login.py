@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import attrs
-from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.checkers import (
+    FilePasswordDB,
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginFailed
-from twisted.cred.strcred import InvalidAuthType, StrcredException, makeChecker
+from twisted.cred.strcred import (
+    InvalidAuthType,
+    StrcredException,
+    findCheckerFactories,
+    makeChecker,
+)
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
@@ -53,12 +63,12 @@ def parseCredentials(message: bytes) -> tuple[str, str] | None:
     try:
         text = message.decode()
         found = _fromLiteral(text) or _fromJSON(text)
-        if found is not None:
-            # A lone surrogate is no character that anybody could have typed.
-            "".join(found).encode()
+        together = "".join(found or ()).encode()
     except (ValueError, RecursionError):
         return None
-    return found
+    # Nobody has typed a NUL, as little as a lone surrogate, and what checkers call in C, like
+    # crypt, fails on it.
+    return None if b"\0" in together else found
 
 
 def _fromLiteral(text: str) -> tuple[str, str] | None:
@@ -120,9 +130,9 @@ class LoginProtocol(Protocol):
             verdict="accepted" if accepted else "refused",
         )
         if accepted:
-            self.transport.write(self.factory.accepted.encode())
+            self.transport.write(self.factory.acceptedReply)
             return
-        self.transport.write(self.factory.refused.encode())
+        self.transport.write(self.factory.refusedReply)
         self._failures += 1
         if self._failures >= MAX_FAILURES:
             self.transport.loseConnection()
@@ -141,7 +151,8 @@ class LoginFactory(Factory[LoginProtocol]):
 
     @ivar checkers: Who decides, one after the other until one accepts; by default what C{auth}
         names.
-    @raise ValueError: C{auth} names no checker, or one that cannot be had here.
+    @raise ValueError: C{auth} names no checker, or one that cannot be had here; or a reply is no
+        Unicode.
     """
 
     protocol = LoginProtocol
@@ -160,6 +171,8 @@ class LoginFactory(Factory[LoginProtocol]):
     checkers: Sequence[ICredentialsChecker] = attrs.field(factory=tuple, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        self.acceptedReply = self.accepted.encode()
+        self.refusedReply = self.refused.encode()
         if not self.checkers:
             self.checkers = [checkerFor(description) for description in self.auth]
 
@@ -191,17 +204,24 @@ def checkerFor(description: str) -> ICredentialsChecker:
     @raise ValueError: there is no such kind, its argument is wrong, it knows no passwords, or it
         cannot work here.
     """
-    kind = description.partition(":")[0]
+    kind, _, argument = description.partition(":")
+    if kind == "file" and argument.strip() and not os.path.isfile(argument):
+        raise ValueError(f"file: there is no file {argument}")
     try:
         checker = makeChecker(description)
     except InvalidAuthType:
-        raise ValueError(f"there is no checker {kind!r}; see twistd sockapps --help-auth") from None
+        # Which one it was to be stays unsaid: it can be the rest of somebody's password.
+        known = ", ".join(sorted(factory.authType for factory in findCheckerFactories()))
+        raise ValueError(f"there is no such checker; there are {known}") from None
     except StrcredException as error:
         raise ValueError(f"{kind}: {error}") from None
     if IUsernamePassword not in checker.credentialInterfaces:
         raise ValueError(f"{kind} does not check user names and passwords")
     if kind == "unix" and find_spec("crypt") is None:
         raise ValueError("unix needs the module crypt, which Python has no more since 3.13")
+    if isinstance(checker, FilePasswordDB):
+        # It opens it at each login, and twistd may go to another folder before the first.
+        checker.filename = os.path.abspath(checker.filename)
     if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
         # Its documentation says bytes; its plugin stores text, which no bytes are equal to.
         checker.users = {_bytes(name): _bytes(known) for name, known in checker.users.items()}
@@ -221,7 +241,7 @@ class LoginClient(ClientProtocol):
     """
 
     secret = True
-    asks = {"User name": False, "Password": True}
+    asks = {"User name:": False, "Password:": True}
     accepted = ACCEPTED
     refused = REFUSED
 

@@ -30,11 +30,18 @@ def upperWithin(message: bytes) -> bytes:
     """
     Upper-case a message, but never make it longer.
 
-    An answer longer than its question, sent to whom the question claims to come from, would let
-    anybody flood others through us.
+    Where the text form grows, in letters (C{ß}) or in bytes (C{ɐ}), it is the byte form: an answer
+    longer than its question, sent to whom the question claims to come from, would let anybody
+    flood others through us.
     """
-    text = upper(message)
-    return text if len(text) <= len(message) else message.upper()
+    try:
+        text = message.decode()
+    except UnicodeDecodeError:
+        return message.upper()
+    raised = text.upper()
+    encoded = raised.encode()
+    grows = len(raised) > len(text) or len(encoded) > len(message)
+    return message.upper() if grows else encoded
 
 
 class UpperProtocol(Protocol):
