@@ -129,6 +129,8 @@ class Caller:
             raise CallError(
                 Exit.NO_CONNECTION, f"{self.where}: no connection within {self._timeout:g} s"
             ) from None
+        except ValueError as error:
+            raise CallError(Exit.USAGE, str(error)) from None
         except (ConnectError, DNSLookupError, OSError) as error:
             raise CallError(Exit.NO_CONNECTION, f"{self.where}: {_reason(error)}") from None
         return self.client

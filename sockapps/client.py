@@ -11,6 +11,7 @@ with C{framing="chunk"}, to plain ones.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -72,6 +73,7 @@ def connect(
         connected = _connectUDP(clients, *_parseUDP(where), reactor)
     else:
         clients.pipelines = framing != "chunk"
+        clients.objection = _OBJECTIONS.get(framing)
         connected = _connectStream(clients, where, framing, reactor)
     if timeout is not None:
         connected.addTimeout(timeout, reactor)
@@ -112,11 +114,26 @@ def whereIs(app: ISocketApp, endpoint: str | None) -> str:
     return endpoint
 
 
+def _objectToLine(message: bytes) -> str | None:
+    if b"\n" in message or b"\r\0" in message or message.endswith(b"\r"):
+        return "a message with a line end in it cannot be sent as a line; netstring framing can"
+    return None
+
+
+def _objectToChunk(message: bytes) -> str | None:
+    return None if message else "an empty message cannot be sent without line or netstring framing"
+
+
+_OBJECTIONS = {"line": _objectToLine, "chunk": _objectToChunk}
+
+
 class _Clients(Factory[ClientProtocol]):
     """Make client protocols that know how to speak here."""
 
     noisy = False
     pipelines = False
+    # What goes for chunks goes for datagrams too: nobody answers an empty one.
+    objection: Callable[[bytes], str | None] | None = staticmethod(_objectToChunk)
 
     def __init__(
         self, kind: type[ClientProtocol], timeout: float | None, reactor: IReactorTime
@@ -129,6 +146,7 @@ class _Clients(Factory[ClientProtocol]):
         client = self.kind()
         client.factory = self
         client.pipelines = self.pipelines
+        client.objection = self.objection
         client.timeout = self.timeout
         client.reactor = self.reactor
         return client

@@ -5,7 +5,7 @@ What every client protocol can do: ask, and be answered in order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -22,6 +22,18 @@ DEFAULT_TIMEOUT = 10.0
 
 class UnexpectedReply(Exception):
     """The server's reply is none that its app gives."""
+
+
+def asText(reply: bytes) -> str:
+    """
+    Read a reply that is text.
+
+    @raise UnexpectedReply: it is no UTF-8.
+    """
+    try:
+        return reply.decode()
+    except UnicodeDecodeError:
+        raise UnexpectedReply(f"no UTF-8: {reply[:40]!r}") from None
 
 
 class ClientProtocol(Protocol):
@@ -53,6 +65,9 @@ class ClientProtocol(Protocol):
 
     asks: Mapping[str, bool] = {}
     """What a prompt asks for in place of a message, and whether it hides the answer."""
+
+    objection: Callable[[bytes], str | None] | None = None
+    """Says why a message cannot be sent as it is; who connects knows the framing."""
 
     transport: Any
 
@@ -93,18 +108,19 @@ class ClientProtocol(Protocol):
 
         @param message: The message; text goes out as UTF-8.
         @param timeout: Seconds that the reply may take; by default C{self.timeout}.
-        @return: A Deferred of the reply. It fails with L{twisted.internet.defer.TimeoutError}
-            after a time-out, and with L{twisted.internet.error.ConnectionClosed} where the
-            connection ends before the reply.
+        @return: A Deferred of the reply; of nothing, for a farewell that is sent. It fails with
+            L{twisted.internet.defer.TimeoutError} after a time-out, with
+            L{twisted.internet.error.ConnectionClosed} where the connection ends before the reply,
+            and with C{ValueError} where the message cannot be sent: it is too long for a datagram,
+            or a line that holds a line end.
         """
         if isinstance(message, str):
             message = message.encode()
         if self._ended is not None:
             return fail(self._ended)
-        if self.isFarewell(message):
-            self.transport.write(message)
-            self.transport.loseConnection()
-            return succeed(b"")
+        objection = self.objection(message) if self.objection is not None else None
+        if objection is not None:
+            return fail(ValueError(objection))
         answer: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
         self._unsent.append((message, answer))
         self._sendNext()
@@ -164,7 +180,19 @@ class ClientProtocol(Protocol):
             done.callback(None)
 
     def _sendNext(self) -> None:
-        while self._unsent and (self.pipelines or not self._unanswered):
-            message, answer = self._unsent.popleft()
-            self._unanswered.append(answer)
-            self.transport.write(message)
+        while self._unsent:
+            message, answer = self._unsent[0]
+            farewell = self.isFarewell(message)
+            if self._unanswered and (farewell or not self.pipelines):
+                return
+            self._unsent.popleft()
+            try:
+                self.transport.write(message)
+            except ValueError:
+                answer.errback()
+                continue
+            if farewell:
+                self.transport.loseConnection()
+                answer.callback(b"")
+            else:
+                self._unanswered.append(answer)

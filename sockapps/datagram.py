@@ -8,12 +8,19 @@ L{DatagramClient} is the other side: one client protocol, speaking to one server
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError, MessageLengthError
+from twisted.internet.error import (
+    ConnectionDone,
+    ConnectionRefusedError,
+    MessageLengthError,
+    getConnectError,
+)
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -64,12 +71,14 @@ class DatagramSessions(DatagramProtocol):
     Shelter any protocol factory on a datagram port.
 
     @ivar sessions: The conversations that are open now, the longest silent first.
+    @ivar host: Where it listens.
     @ivar dropped: How many datagrams were dropped because their peer had too many waiting.
     @ivar unsent: How many replies the network did not take.
     """
 
     noisy = False
     transport: Any
+    host: Any = None
 
     def __init__(
         self, factory: IProtocolFactory, options: DatagramOptions, reactor: IReactorTime
@@ -91,6 +100,7 @@ class DatagramSessions(DatagramProtocol):
         return self.appFactory.__class__.__name__
 
     def startProtocol(self) -> None:
+        self.host = self.transport.getHost()
         self.appFactory.doStart()
 
     def stopProtocol(self) -> None:
@@ -112,12 +122,21 @@ class DatagramSessions(DatagramProtocol):
             session = self._begin(addr)
             if session is None:
                 return
-        elif self._standsAlone:
-            session.addr = addr
-        else:
+        elif not self._standsAlone:
             self.sessions.move_to_end(addr)
             session.lastHeard = self.reactor.seconds()
-        session.deliver(datagram)
+        session.deliver(datagram, addr)
+
+    def isShared(self, session: DatagramSession) -> bool:
+        """Tell whether a session is the one of all peers."""
+        return session is self._shared
+
+    def forget(self, session: DatagramSession) -> None:
+        """Have the next message from there begin a new session."""
+        if session is self._shared:
+            self._shared = None
+        else:
+            self.sessions.pop(session.addr, None)
 
     def _begin(self, addr: Address) -> DatagramSession | None:
         """
@@ -137,7 +156,7 @@ class DatagramSessions(DatagramProtocol):
             self.sessions[addr] = session
             if self._sweep is None:
                 self._sweepLater(self.options.peerTimeout)
-        app.makeConnection(session)
+        session.begin()
         return session
 
     def _sweepLater(self, wait: float) -> None:
@@ -146,11 +165,12 @@ class DatagramSessions(DatagramProtocol):
     def _expire(self) -> None:
         """End the conversations that have been silent for too long."""
         self._sweep = None
-        oldest = self.reactor.seconds() - self.options.peerTimeout
+        now = self.reactor.seconds()
         while self.sessions:
             session = next(iter(self.sessions.values()))
-            if session.lastHeard > oldest:
-                self._sweepLater(session.lastHeard - oldest)
+            end = session.lastHeard + self.options.peerTimeout
+            if end > now:
+                self._sweepLater(end - now)
                 break
             session.end()
 
@@ -164,7 +184,16 @@ class DatagramSession:
     message is being answered.
     """
 
-    __slots__ = ("_ended", "_paused", "_sessions", "_waiting", "addr", "app", "lastHeard")
+    __slots__ = (
+        "_ended",
+        "_paused",
+        "_resuming",
+        "_sessions",
+        "_waiting",
+        "addr",
+        "app",
+        "lastHeard",
+    )
 
     _log = Logger()
 
@@ -175,9 +204,17 @@ class DatagramSession:
         self.lastHeard = sessions.reactor.seconds()
         self._ended = False
         self._paused = False
-        self._waiting: deque[bytes] | None = None
+        self._resuming = False
+        self._waiting: deque[tuple[bytes, Address]] | None = None
 
-    def deliver(self, message: bytes) -> None:
+    def begin(self) -> None:
+        """Tell the app that it has a peer."""
+        try:
+            self.app.makeConnection(self)
+        except Exception:
+            self._fail("failed to begin")
+
+    def deliver(self, message: bytes, addr: Address) -> None:
         """Hand the app one message, or let it wait while the app takes its time."""
         if self._ended:
             return
@@ -185,16 +222,15 @@ class DatagramSession:
             if self._waiting is None:
                 self._waiting = deque()
             if len(self._waiting) < MAX_WAITING:
-                self._waiting.append(message)
+                self._waiting.append((message, addr))
             else:
                 self._sessions.dropped += 1
             return
+        self.addr = addr
         try:
             self.app.dataReceived(message)
         except Exception:
-            # The app is at fault, not the peer: say so in the log, and end this conversation.
-            self._log.failure("{app} failed on a message", app=self.app.__class__.__name__)
-            self.loseConnection()
+            self._fail("failed on a message")
 
     def end(self) -> None:
         """End the conversation, and tell the app."""
@@ -202,8 +238,16 @@ class DatagramSession:
             return
         self._ended = True
         self._waiting = None
-        self._sessions.sessions.pop(self.addr, None)
-        self.app.connectionLost(Failure(ConnectionDone()))
+        self._sessions.forget(self)
+        try:
+            self.app.connectionLost(Failure(ConnectionDone()))
+        except Exception:
+            self._fail("failed at the end")
+
+    def _fail(self, what: str) -> None:
+        """The app is at fault, not the peer: say so in the log, and begin anew."""
+        self._log.failure("{app} {what}", app=self.app.__class__.__name__, what=what)
+        self.end()
 
     # From the app: its transport
 
@@ -226,7 +270,7 @@ class DatagramSession:
 
     def loseConnection(self) -> None:
         """End this peer's conversation; its next message begins a new one."""
-        if self.addr in self._sessions.sessions:
+        if not self._sessions.isShared(self):
             self.end()
 
     abortConnection = loseConnection
@@ -239,8 +283,12 @@ class DatagramSession:
     def resumeProducing(self) -> None:
         """Deliver messages again, those that waited first."""
         self._paused = False
+        if self._resuming:
+            return  # by the app, for a message that had waited itself
+        self._resuming = True
         while self._waiting and not self._paused:
-            self.deliver(self._waiting.popleft())
+            self.deliver(*self._waiting.popleft())
+        self._resuming = False
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """Say who the messages come from."""
@@ -248,7 +296,7 @@ class DatagramSession:
 
     def getHost(self) -> Any:
         """Say where the service listens."""
-        return self._sessions.transport.getHost()
+        return self._sessions.host
 
 
 @implementer(IDatagramTransport, IPushProducer)
@@ -269,9 +317,13 @@ class DatagramClient(DatagramProtocol):
         self._server = (host, port)
         self._reason = Failure(ConnectionDone())
         self._ended = False
+        self._port: Any = None
+        self._host: Any = None
 
     def startProtocol(self) -> None:
-        self.transport.connect(*self._server)
+        self._port = self.transport
+        self._port.connect(*self._server)
+        self._host = self._port.getHost()
         self.app.makeConnection(self)
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
@@ -282,6 +334,12 @@ class DatagramClient(DatagramProtocol):
         self.loseConnection()
 
     def stopProtocol(self) -> None:
+        if not self._ended:
+            # Nobody asked for it: the reactor takes an error in the socket for its end.
+            self._ended = True
+            error = self._port.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self._reason = Failure(getConnectError((error, os.strerror(error))))
         self.app.connectionLost(self._reason)
 
     # From the app: its transport
@@ -294,6 +352,8 @@ class DatagramClient(DatagramProtocol):
         """
         if len(data) > MAX_DATAGRAM:
             raise ValueError(f"a message of {len(data)} bytes; a datagram carries {MAX_DATAGRAM}")
+        if self._ended:
+            return
         try:
             self.transport.write(data)
         except BlockingIOError:
@@ -317,11 +377,13 @@ class DatagramClient(DatagramProtocol):
 
     def pauseProducing(self) -> None:
         """Take no datagrams for now; the system keeps a few."""
-        self.transport.pauseProducing()
+        if not self._ended:
+            self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Take datagrams again."""
-        self.transport.resumeProducing()
+        if not self._ended:
+            self.transport.resumeProducing()
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """Say where the server is."""
@@ -329,7 +391,7 @@ class DatagramClient(DatagramProtocol):
 
     def getHost(self) -> Any:
         """Say where this side is."""
-        return self.transport.getHost()
+        return self._host
 
 
 def withoutLineEnd(datagram: bytes) -> bytes:

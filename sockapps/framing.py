@@ -43,11 +43,11 @@ _TELNET_BEGINNING = re.compile(
 class Framing(Protocol):
     """
     What every framing can do.
-
-    @ivar fault: Why the stream cannot go on, in words for the peer; C{None} while it can.
     """
 
-    fault: str | None
+    @property
+    def fault(self) -> str | None:
+        """Why the stream cannot go on, in words for the peer; C{None} while it can."""
 
     @property
     def settled(self) -> Framing | None:
@@ -165,7 +165,8 @@ class LineFraming:
             data = b"\r" + data
         if b"\r\0" in data:
             self._afterNul = data.endswith(b"\r\0")
-            data = data.replace(b"\r\0\n", b"\n").replace(b"\r\0", b"\n")
+            # To CRLF, not to LF: of a CR before it, as of one before CRLF, only one belongs to it.
+            data = data.replace(b"\r\0\n", b"\r\n").replace(b"\r\0", b"\r\n")
         messages = data.split(b"\n")
         rest = messages.pop()
         if messages and held:
@@ -182,6 +183,8 @@ class LineFraming:
     def finish(self) -> list[bytes]:
         last = bytes(self._held)
         self._held.clear()
+        if len(last) > self.maxMessage:
+            self.fault = tooLong(self.maxMessage)
         return [last] if last and self.fault is None else []
 
     def frame(self, reply: bytes) -> bytes:
@@ -281,13 +284,16 @@ class AutoFraming:
     It knows no clock: who feeds it calls L{quiet} when nothing has come for long enough.
     """
 
-    __slots__ = ("_held", "_settled", "fault", "maxMessage")
+    __slots__ = ("_held", "_settled", "maxMessage")
 
     def __init__(self, maxMessage: int = DEFAULT_MAX_MESSAGE) -> None:
         self.maxMessage = maxMessage
-        self.fault: str | None = None
         self._held = bytearray()
         self._settled: Framing | None = None
+
+    @property
+    def fault(self) -> str | None:
+        return None if self._settled is None else self._settled.fault
 
     @property
     def settled(self) -> Framing | None:
@@ -299,7 +305,8 @@ class AutoFraming:
         self._held += data
         if b"\n" in data:
             return self._settle(LineFraming(self.maxMessage))
-        if len(self._held) > self.maxMessage:
+        # A last CR is the beginning of a line end until the next byte says otherwise.
+        if len(self._held) - self._held.endswith(b"\r") > self.maxMessage:
             return self._settle(ChunkFraming(self.maxMessage))
         return []
 
@@ -324,9 +331,7 @@ class AutoFraming:
         held = bytes(self._held)
         self._held.clear()
         self._settled = framing
-        messages = framing.feed(held)
-        self.fault = framing.fault
-        return messages
+        return framing.feed(held)
 
 
 FRAMINGS: dict[str, Callable[[int], Framing]] = {

@@ -37,23 +37,30 @@ async def prompted(app: str, client: type[ClientProtocol]) -> AsyncIterator[byte
         complete_while_typing=False,
     )
     hidden: PromptSession[str] = PromptSession(is_password=True)
-    try:
-        while True:
-            if not client.asks:
-                yield (await _answer(session, f"{app}> ")).encode(errors="surrogateescape")
-                continue
-            answers = [
-                await _answer(hidden if secret else session, f"{question}: ")
-                for question, secret in client.asks.items()
-            ]
+    while True:
+        answers = []
+        for question, secret in (client.asks or {f"{app}>": False}).items():
+            answer = await _answer(hidden if secret else session, f"{question} ")
+            if answer is None:
+                return
+            answers.append(answer)
+        if client.asks:
             yield client.compose(*answers)
-    except (EOFError, KeyboardInterrupt):
-        return
+        else:
+            yield answers[0].encode(errors="surrogateescape")
 
 
-async def _answer(session: PromptSession[str], question: str) -> str:
-    asking = asyncio.ensure_future(session.prompt_async(question))
-    return await Deferred.fromFuture(asking)
+async def _answer(session: PromptSession[str], question: str) -> str | None:
+    """Ask once; C{None} is the end of the asking."""
+
+    async def ask() -> str | None:
+        try:
+            return await session.prompt_async(question)
+        except (EOFError, KeyboardInterrupt):
+            # Here, not outside: a KeyboardInterrupt that leaves a task ends the event loop.
+            return None
+
+    return await Deferred.fromFuture(asyncio.ensure_future(ask()))
 
 
 def _history(app: str) -> History:

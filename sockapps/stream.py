@@ -9,7 +9,6 @@ client protocol on the other.
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
 
 TURN = 64
 """Messages delivered to one session before the other sessions get their turn."""
+
+LARGE = 4096
+"""Bytes of a reply that is sent at once, so that what a turn collects is bounded."""
 
 # Why messages are not delivered now; a session can have several reasons at once.
 _PAUSED = 1  # the app asked for time
@@ -151,6 +153,7 @@ class StreamSession:
         "__weakref__",
         "_appProduces",
         "_closeCall",
+        "_endTold",
         "_ended",
         "_framing",
         "_pending",
@@ -159,6 +162,7 @@ class StreamSession:
         "_replies",
         "_sessions",
         "_stop",
+        "_turnCall",
         "app",
         "disconnecting",
         "transport",
@@ -175,8 +179,10 @@ class StreamSession:
         self._stop = 0
         self._appProduces = False
         self._ended = False
+        self._endTold = False
         self._readingHeld = False
         self._quietCall: IDelayedCall | None = None
+        self._turnCall: IDelayedCall | None = None
         self._closeCall: IDelayedCall | None = None
         self.disconnecting = False
 
@@ -198,7 +204,11 @@ class StreamSession:
             alsoProvides(self, ISSLTransport)
         self._sessions.sessions.add(self)
         transport.registerProducer(_WriteGate(self), True)
-        self.app.makeConnection(self)
+        try:
+            self.app.makeConnection(self)
+        except Exception:
+            self._fail("failed to begin")
+            self._close()
 
     def connectionMade(self) -> None:
         """Nothing: L{makeConnection} has told the app."""
@@ -215,11 +225,11 @@ class StreamSession:
                 self._awaitQuiet()
                 return
             self._settle(settled)
-        if self._stop or self._pending:
-            self._pending.extend(messages)
+        self._pending.extend(messages)
+        if self._stop or self._replies is not None:
             self._holdReading()
         elif messages:
-            self._deliver(messages)
+            self._deliver()
         elif settled.fault is not None:
             self._afterDelivery()
 
@@ -227,7 +237,8 @@ class StreamSession:
         """Take the peer's half-close: answer what is owed, then close."""
         self._ended = True
         if self._stop & _CLOSING:
-            self.transport.loseConnection()
+            if not self._appProduces:
+                self.transport.loseConnection()
             return
         messages = self._framing.finish()
         if self._framing.settled is not None:
@@ -244,9 +255,10 @@ class StreamSession:
 
     def connectionLost(self, reason: Failure) -> None:
         """End, and tell the app."""
-        self._stop |= _CLOSING
+        self._stop |= _CLOSING | _ABORTED
+        self._appProduces = False
         self._pending.clear()
-        for call in (self._quietCall, self._closeCall):
+        for call in (self._quietCall, self._turnCall, self._closeCall):
             if call is not None and call.active():
                 call.cancel()
         self._sessions.sessions.discard(self)
@@ -256,12 +268,20 @@ class StreamSession:
 
     def write(self, data: bytes) -> None:
         """Send one reply."""
-        if self._stop & _CLOSING:
-            return
-        if self._replies is None:
+        if not isinstance(data, bytes):
+            raise TypeError(f"a reply is bytes, not {type(data).__name__}")
+        replies = self._replies
+        # A producer goes on until it unregisters, and closing waits for it: Twisted's own rule.
+        if self._appProduces:
+            self.transport.write(self._framing.frame(data))
+        elif self._stop & _CLOSING:
+            pass  # the app has said its last word
+        elif replies is None:
             self.transport.write(self._framing.frame(data))
         else:
-            self._replies.append(self._framing.frame(data))
+            replies.append(self._framing.frame(data))
+            if len(data) > LARGE:
+                self._flush()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Send one reply, given in pieces."""
@@ -278,7 +298,10 @@ class StreamSession:
 
     def abortConnection(self) -> None:
         """Close at once, and lose what was not sent."""
+        if self._stop & _ABORTED:
+            return
         self._stop |= _CLOSING | _ABORTED
+        self._appProduces = False
         self.disconnecting = True
         self.transport.abortConnection()
 
@@ -296,56 +319,72 @@ class StreamSession:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Let the app regulate its own writing."""
-        self.transport.unregisterProducer()
-        self._stop &= ~_BLOCKED
-        self._appProduces = True
+        if self._stop & _ABORTED:
+            producer.stopProducing()
+            return
+        if not self._appProduces:
+            self.transport.unregisterProducer()
+            self._appProduces = True
+            self._flush()
+            if self._stop & _BLOCKED:
+                self._stop &= ~_BLOCKED
+                self._yield()
         self.transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
         """Take the app's writing under control again."""
-        self.transport.unregisterProducer()
+        if not self._appProduces:
+            return
         self._appProduces = False
+        self.transport.unregisterProducer()
         if not self._stop & _CLOSING:
             self.transport.registerProducer(_WriteGate(self), True)
+        elif self._closeCall is not None:
+            self._shut()
 
     # Within
 
-    def _deliver(self, messages: Iterable[bytes]) -> None:
-        """
-        Hand the app at most one turn's messages, and send its replies in one write.
-
-        @param messages: The messages; what the app does not take now waits in C{_pending}.
-        """
+    def _deliver(self) -> None:
+        """Hand the app at most one turn's messages, and send its replies in one write."""
+        pending = self._pending
         replies: list[bytes] = []
         self._replies = replies
         receive = self.app.dataReceived
-        rest = iter(messages)
+        left = len(pending) if len(pending) < TURN else TURN
         try:
-            for message in islice(rest, TURN):
-                receive(message)
+            while left:
+                left -= 1
+                receive(pending.popleft())
                 if self._stop:
                     break
         except Exception:
-            # The app is at fault, not the peer: say so in the log, and let the peer go.
-            self._log.failure("{app} failed on a message", app=self.logPrefix())
-            self._stop |= _CLOSING
-            self.disconnecting = True
-        self._replies = None
+            self._fail("failed on a message")
         if replies:
-            self.transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
+            self.transport.write(b"".join(replies))
+        self._replies = None
         if self._stop & _CLOSING:
             self._close()
-            return
-        self._pending.extend(rest)
-        self._afterDelivery()
+        else:
+            self._afterDelivery()
+
+    def _flush(self) -> None:
+        """Send the replies collected so far."""
+        if self._replies:
+            self.transport.write(b"".join(self._replies))
+            self._replies.clear()
+
+    def _fail(self, what: str) -> None:
+        """The app is at fault, not the peer: say so in the log, and let the peer go."""
+        self._log.failure("{app} {what}", app=self.logPrefix(), what=what)
+        self._stop |= _CLOSING
+        self.disconnecting = True
 
     def _afterDelivery(self) -> None:
         """Decide what follows a turn: another one, more reading, or the end."""
         if self._pending:
             self._holdReading()
             if not self._stop:
-                self._stop |= _YIELDED
-                self._sessions.reactor.callLater(0, self._proceed, _YIELDED)
+                self._yield()
         elif self._stop & _PAUSED:
             pass  # reading goes on: a lost connection is noticed while the app takes its time
         elif self._framing.fault is not None:
@@ -358,6 +397,12 @@ class StreamSession:
             self._readingHeld = False
             self.transport.resumeProducing()
 
+    def _yield(self) -> None:
+        """Go on when the other sessions have had their turn."""
+        if not self._stop & _YIELDED:
+            self._stop |= _YIELDED
+            self._turnCall = self._sessions.reactor.callLater(0, self._proceed, _YIELDED)
+
     def _proceed(self, reason: int) -> None:
         """Go on where C{reason} was the last that kept messages from the app."""
         self._stop &= ~reason
@@ -368,15 +413,16 @@ class StreamSession:
         if self._stop:
             return
         if self._pending:
-            waiting, self._pending = self._pending, deque()
-            self._deliver(waiting)
+            self._deliver()
         else:
             self._afterDelivery()
 
     def _finish(self) -> None:
         """Everything the peer sent is answered, and it sends no more."""
         if isinstance(self._framing, RawFraming) and IHalfCloseableProtocol.providedBy(self.app):
-            cast(IHalfCloseableProtocol, self.app).readConnectionLost()
+            if not self._endTold:
+                self._endTold = True
+                cast(IHalfCloseableProtocol, self.app).readConnectionLost()
         else:
             self.loseConnection()
 
@@ -386,9 +432,13 @@ class StreamSession:
             self.transport.pauseProducing()
 
     def _blocked(self) -> None:
-        """The peer leaves its replies unread: read nothing more from it."""
+        """
+        The peer leaves its replies unread: deliver nothing more, and read no more than once.
+
+        Not even that once is given up here: TLS that was written to before its handshake must
+        read to get on.
+        """
         self._stop |= _BLOCKED
-        self._holdReading()
 
     def _awaitQuiet(self) -> None:
         if self._quietCall is None:
@@ -408,39 +458,49 @@ class StreamSession:
 
     def _settle(self, framing: Framing) -> None:
         self._framing = framing
+        self._stopWaiting()
+
+    def _stopWaiting(self) -> None:
         if self._quietCall is not None:
             if self._quietCall.active():
                 self._quietCall.cancel()
             self._quietCall = None
 
     def _close(self) -> None:
+        """Close the connection, once, when everything written is sent; abort it if that drags."""
+        if self._closeCall is not None or self._stop & _ABORTED:
+            return
+        self._pending.clear()
+        self._stopWaiting()
+        sessions = self._sessions
+        self._closeCall = sessions.reactor.callLater(
+            sessions.options.closeTimeout, self.transport.abortConnection
+        )
+        if not self._appProduces:
+            self._shut()
+
+    def _shut(self) -> None:
         """
-        Close the connection, once, when everything written is sent.
+        Let the transport close when it has sent everything.
 
         A socket closed with input unread resets the connection, and the reset can overtake the
         last reply. So the sending half is closed first, and what the peer still sends is thrown
         away until it closes too (nginx: lingering_close).
         """
-        if self._closeCall is not None or self._stop & _ABORTED:
-            return
         transport: Any = self.transport
-        self._pending.clear()
-        self._closeCall = self._sessions.reactor.callLater(
-            self._sessions.options.closeTimeout, transport.abortConnection
-        )
-        if not self._appProduces:
-            # A producer that was paused would keep the transport from closing.
-            transport.unregisterProducer()
-        # TLS seems to close by halves, because it shows the interfaces of what it wraps.
+        # A producer that was paused would keep the transport from closing.
+        transport.unregisterProducer()
+        if self._readingHeld and not self._ended:
+            transport.resumeProducing()
+        # TLS seems to close by halves, because it shows the interfaces of what it wraps. It takes
+        # the peer's goodbye before it closes, all the same.
         halves = IHalfCloseableDescriptor.providedBy(transport)
         if ISSLTransport.providedBy(transport) or isinstance(self._framing, RawFraming):
             halves = False
         if self._ended or not halves:
             transport.loseConnection()
-            return
-        transport.loseWriteConnection()
-        if self._readingHeld:
-            transport.resumeProducing()
+        else:
+            transport.loseWriteConnection()
 
 
 @implementer(IPushProducer)

@@ -55,16 +55,6 @@ def test_thePluginIsFoundAndWhatItSays() -> None:
     assert "WARNING" not in options.authOutput.getvalue()
 
 
-def test_loadingTheDropinImportsNothingHeavy() -> None:
-    code = (
-        "import sys, twisted.plugins.sockapps_dropin\n"
-        "heavy = {'argon2', 'sqlite3', 'twisted.enterprise', 'twisted.internet.reactor', 'click'}\n"
-        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest_twisted.ensureDeferred
 async def test_anyProgramThatTakesAuthLogsPeopleIn(tmp_path: Path) -> None:
     path = tmp_path / "new" / "accounts.db"

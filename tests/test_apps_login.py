@@ -378,7 +378,7 @@ def test_strcredsUnixWorks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("description", "why"),
     [
-        ("nosuch:x", "there is no such checker; there are accounts, "),
+        ("nosuch:x", "there is no such checker; there are accounts, anonymous, file, memory, unix"),
         (f"memory:张三:{PASSWORD}:x", "memory: argstring must be in format U:P:..."),
         ("file", "'file' requires a filename"),
         ("file:nowhere/passwords", "file: there is no file nowhere/passwords"),

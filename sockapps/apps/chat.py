@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 from twisted.internet.protocol import Factory, Protocol
 
-from sockapps.clientprotocol import ClientProtocol
+from sockapps.clientprotocol import ClientProtocol, asText
 
 FAREWELL = b"byebye"
 AWAY = "Nobody is on duty; your message is kept."
@@ -108,7 +108,7 @@ class ChatClient(ClientProtocol):
 
         @return: A Deferred of what one gets back, as text.
         """
-        return self.request(text).addCallback(bytes.decode)
+        return self.request(text).addCallback(asText)
 
     def sayGoodbye(self) -> Any:
         """

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from sockapps.clientprotocol import ClientProtocol
+from sockapps.clientprotocol import ClientProtocol, asText
 from sockapps.interfaces import IDatagramApp, IDatagramTransport
 
 GREETING = b"hi"
@@ -50,4 +50,4 @@ class HelloClient(ClientProtocol):
 
         @return: A Deferred of the greeting.
         """
-        return self.request(b"hello").addCallback(bytes.decode)
+        return self.request(b"hello").addCallback(asText)

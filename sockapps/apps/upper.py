@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from sockapps.clientprotocol import ClientProtocol
+from sockapps.clientprotocol import ClientProtocol, asText
 from sockapps.interfaces import IDatagramApp, IDatagramTransport
 
 
@@ -91,7 +91,7 @@ class UpperClient(ClientProtocol):
 
         @return: A Deferred of the text in upper case.
         """
-        return self.request(text).addCallback(bytes.decode)
+        return self.request(text).addCallback(asText)
 
 
 class UpperOnceClient(UpperClient):
