@@ -24,9 +24,10 @@ from twisted.internet.protocol import Factory
 from sockapps.clientprotocol import DEFAULT_TIMEOUT, ClientProtocol
 from sockapps.datagram import DatagramClient
 from sockapps.interfaces import ISocketApp
+from sockapps.options import StreamOptions
 from sockapps.registry import findApps
 from sockapps.settings import splitDescription
-from sockapps.stream import StreamOptions, StreamSession, StreamSessions
+from sockapps.stream import StreamSession, StreamSessions
 
 CLIENT_FRAMINGS = ("line", "chunk", "netstring")
 """How a client may speak; which of them, it has to know: there is nothing to wait and see."""

@@ -13,7 +13,6 @@ import socket
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, cast
 
-import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import (
     ConnectionDone,
@@ -35,6 +34,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockapps.interfaces import IDatagramApp, IDatagramTransport
+from sockapps.options import DatagramOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,24 +46,6 @@ MAX_WAITING = 64
 """Datagrams of one peer that wait while its app takes its time; more are dropped, as UDP may."""
 
 Address = tuple[str, int]
-
-
-@attrs.frozen
-class DatagramOptions:
-    """
-    How a service deals with datagrams.
-    """
-
-    maxPeers: int = attrs.field(
-        default=10_000,
-        validator=attrs.validators.ge(1),
-        metadata={"help": "UDP conversations at most; the longest silent one makes room"},
-    )
-    peerTimeout: float = attrs.field(
-        default=300.0,
-        validator=attrs.validators.gt(0),
-        metadata={"help": "seconds without a datagram that end a UDP conversation"},
-    )
 
 
 class DatagramSessions(DatagramProtocol):

@@ -8,10 +8,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from unicodedata import east_asian_width
 
-from sockapps.datagram import DatagramOptions
+from sockapps.options import DatagramOptions, StreamOptions
 from sockapps.registry import findApps
 from sockapps.settings import Key, keysOf
-from sockapps.stream import StreamOptions
 
 WIDTH = 79
 """Columns that a line takes at most."""

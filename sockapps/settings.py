@@ -17,10 +17,9 @@ import attrs
 import cattrs
 from twisted.internet.interfaces import IProtocolFactory
 
-from sockapps.datagram import DatagramOptions
 from sockapps.interfaces import ISocketApp
+from sockapps.options import DatagramOptions, StreamOptions
 from sockapps.registry import findApps
-from sockapps.stream import StreamOptions
 
 
 class SettingsError(ValueError):

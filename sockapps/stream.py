@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-import attrs
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -29,7 +28,8 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
 
-from sockapps.framing import DEFAULT_MAX_MESSAGE, FRAMINGS, AutoFraming, Framing, RawFraming
+from sockapps.framing import FRAMINGS, AutoFraming, Framing, RawFraming
+from sockapps.options import StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,39 +49,6 @@ _BLOCKED = 2  # the peer does not read what it was sent
 _YIELDED = 4  # the others have their turn
 _CLOSING = 8  # nothing more will be delivered
 _ABORTED = 16  # nothing more will be sent either
-
-
-@attrs.frozen
-class StreamOptions:
-    """
-    How a service deals with streams.
-    """
-
-    framing: str = attrs.field(
-        default="auto",
-        validator=attrs.validators.in_(FRAMINGS),
-        metadata={"help": f"how bytes become messages: {', '.join(FRAMINGS)}"},
-    )
-    maxMessage: int = attrs.field(
-        default=DEFAULT_MAX_MESSAGE,
-        validator=attrs.validators.ge(1),
-        metadata={"help": "bytes of a message at most; over it: an error reply and a close"},
-    )
-    quiet: float = attrs.field(
-        default=0.05,
-        validator=attrs.validators.gt(0),
-        metadata={"help": "auto: seconds without a byte that end a first message with no LF"},
-    )
-    closeTimeout: float = attrs.field(
-        default=30.0,
-        validator=attrs.validators.gt(0),
-        metadata={"help": "seconds a peer has to take its last replies before it is cut off"},
-    )
-    linger: float = attrs.field(
-        default=5.0,
-        validator=attrs.validators.gt(0),
-        metadata={"help": "seconds a peer has to close too after it was sent everything"},
-    )
 
 
 class StreamSessions(Factory):

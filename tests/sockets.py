@@ -29,7 +29,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sockapps.stream import StreamOptions, StreamSessions
+from sockapps.options import StreamOptions
+from sockapps.stream import StreamSessions
 from tests.certificates import makeCertificate
 
 T = TypeVar("T")

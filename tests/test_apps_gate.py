@@ -15,7 +15,8 @@ from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from sockapps.apps.gate import GateFactory, GateProtocol, verdict
-from sockapps.stream import StreamOptions, StreamSessions
+from sockapps.options import StreamOptions
+from sockapps.stream import StreamSessions
 from tests.peers import UDP, logged, serving
 from tests.sockets import Connect, Listen, Speak, until
 

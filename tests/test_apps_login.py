@@ -35,7 +35,8 @@ from sockapps.apps.login import (
     checkerFor,
     parseCredentials,
 )
-from sockapps.stream import StreamOptions, StreamSessions
+from sockapps.options import StreamOptions
+from sockapps.stream import StreamSessions
 from sockapps.workers import Busy
 from tests.conftest import LoggedErrors
 from tests.peers import ACCOUNTS, PASSWORD, UDP, Logged, inThread, logged, serving, tutorialClient

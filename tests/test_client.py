@@ -19,10 +19,11 @@ from sockapps.apps.hello import HelloFactory
 from sockapps.apps.upper import UpperFactory
 from sockapps.client import connect, findApp, whereIs
 from sockapps.clientprotocol import UnexpectedReply
-from sockapps.datagram import DatagramOptions, DatagramSessions
+from sockapps.datagram import DatagramSessions
 from sockapps.globalreactor import globalReactor
+from sockapps.options import DatagramOptions, StreamOptions
 from sockapps.registry import SocketApp
-from sockapps.stream import StreamOptions, StreamSessions
+from sockapps.stream import StreamSessions
 from tests.sockets import Listen
 
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from sockapps.datagram import DatagramOptions
+from sockapps.options import DatagramOptions, StreamOptions
 from sockapps.registry import findApps
 from sockapps.settings import keysOf
-from sockapps.stream import StreamOptions
 
 HOME = Path(__file__).parent.parent
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]

@@ -15,8 +15,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from sockapps.listening import AllOrNone, listenings
+from sockapps.options import StreamOptions
 from sockapps.settings import serviceSettings
-from sockapps.stream import StreamOptions, StreamSessions
+from sockapps.stream import StreamSessions
 from tests.certificates import makeCertificate
 from tests.dropins import declareApp
 from tests.sockets import Connect, Listen, Peer, until

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sockapps.apps.chat import ChatFactory
 from sockapps.apps.command import CommandFactory
 from sockapps.apps.echo import EchoFactory
-from sockapps.datagram import DatagramOptions
+from sockapps.options import DatagramOptions, StreamOptions
 from sockapps.settings import (
     SettingsError,
     keysOf,
@@ -26,7 +26,6 @@ from sockapps.settings import (
     serviceSettings,
     splitDescription,
 )
-from sockapps.stream import StreamOptions
 from tests.dropins import declareApp
 
 

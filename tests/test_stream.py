@@ -26,7 +26,8 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from sockapps.stream import TURN, StreamOptions
+from sockapps.options import StreamOptions
+from sockapps.stream import TURN
 from tests.conftest import LoggedErrors
 from tests.sockets import (
     PYOPENSSL,

@@ -12,11 +12,10 @@ from unicodedata import east_asian_width
 
 import pytest
 
-from sockapps.datagram import DatagramOptions
 from sockapps.listening import AllOrNone, StartError
+from sockapps.options import DatagramOptions, StreamOptions
 from sockapps.registry import findApps
 from sockapps.settings import ServiceSettings, keysOf
-from sockapps.stream import StreamOptions
 from sockapps.tap import WRITTEN, Options, makeService
 from tests.dropins import declareApp
 
