@@ -47,6 +47,7 @@ class Options(usage.Options, AuthOptionMixin):
 
     def __init__(self) -> None:
         super().__init__()
+        _chooseReactor()
         self["config"] = None
         self["services"] = []
         self._named: list[tuple[str, dict[str, Any]]] = []
@@ -169,6 +170,18 @@ class Options(usage.Options, AuthOptionMixin):
         values = self._named[-1][1]
         before = values.get(key)
         values[key] = [*(before if isinstance(before, list) else []), description]
+
+
+def _chooseReactor() -> None:
+    """
+    Take the lean reactor where nobody has taken one.
+
+    C{twistd} has dealt with its own C{--reactor} by now, and does not need a reactor yet.
+    """
+    if sys.platform == "linux" and "twisted.internet.reactor" not in sys.modules:
+        from sockapps.reactor import install
+
+        install()
 
 
 def makeService(options: Options) -> AllOrNone:

@@ -1,9 +1,11 @@
 """
-What sockapps adds to Twisted's plugins: one service maker, and one line per app.
+What sockapps adds to Twisted's plugins: one service maker, one reactor, one kind of --auth, and one
+line per app.
 
 Twisted imports this file to build its plugin cache, so it names everything by string.
 """
 
+from twisted.application.reactors import Reactor
 from twisted.application.service import ServiceMaker
 
 from sockapps.accounts.plugin import AccountsCheckerFactory
@@ -11,6 +13,10 @@ from sockapps.registry import SocketApp
 
 sockapps = ServiceMaker(
     "sockapps", "sockapps.tap", "Small socket apps in a production shell.", "sockapps"
+)
+
+lean = Reactor(
+    "lean", "sockapps.reactor", "epoll(4) with fewer system calls for each request (Linux)."
 )
 
 command = SocketApp(

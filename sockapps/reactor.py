@@ -1,0 +1,569 @@
+"""
+A leaner reactor for Linux: Twisted's epoll reactor, less what a small request does not need.
+
+Stock Twisted sends no reply when it is written. It arms EPOLLOUT, goes round its loop, sends, and
+disarms: two more system calls and a second dispatch for each small request. This reactor lets a
+transport write as soon as it has dealt with what it read, and arms EPOLLOUT only where the system
+did not take everything. Its clock is C{time.monotonic}, so no step of the wall clock fires a timer
+early, or never.
+
+It is for any Twisted program, and needs nothing else of sockapps::
+
+    from sockapps.reactor import install
+    install()
+
+or C{twistd --reactor=lean}, C{trial --reactor=lean}. Connections over TCP and UNIX sockets, either
+side, TLS over them, and UDP are lean; whatever else a reactor has is L{EPollReactor}'s.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from errno import EAGAIN, ENOBUFS
+from select import EPOLLIN
+from typing import Any
+
+from twisted.internet import abstract, main, tcp, udp, unix
+from twisted.internet.address import IPv6Address
+from twisted.internet.base import ReactorBase
+from twisted.internet.epollreactor import EPollReactor
+from twisted.python import context, log
+from twisted.python.failure import Failure
+
+__all__ = ["LEANS_ON", "LeanReactor", "install"]
+
+LEANS_ON: dict[type, tuple[str, ...]] = {
+    ReactorBase: ("_justStopped",),
+    EPollReactor: (
+        "_disconnectSelectable",
+        "_doReadOrWrite",
+        "_poller",
+        "_reads",
+        "_selectables",
+        "_writes",
+    ),
+    abstract.FileDescriptor: (
+        "_closeWriteConnection",
+        "_maybePauseProducer",
+        "_postLoseConnection",
+        "_tempDataBuffer",
+        "_tempDataLen",
+        "_writeDisconnected",
+        "_writeDisconnecting",
+    ),
+    tcp.Port: ("_buildAddr", "_fromListeningDescriptor", "_realPortNumber"),
+    tcp.Server: ("_addressType", "_fromConnectedSocket", "_getLogPrefix"),
+    tcp.Connector: ("_makeTransport",),
+    unix.Port: ("_fromListeningDescriptor",),
+    unix.Server: ("_fromConnectedSocket", "_sendmsgQueue"),
+    unix.Connector: ("_makeTransport",),
+    udp.Port: ("_connectedAddr",),
+    socket.socket: ("_accept",),
+}
+"""Every private name of others that this module uses, by where it is defined."""
+
+PACKETS = 64
+"""Datagrams that one port takes before the others have their turn, empty ones too."""
+
+
+class LeanReactor(EPollReactor):
+    """Twisted's epoll reactor, with connections that write at the end of their own turn."""
+
+    seconds = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._due: list[Any] = []
+        super().__init__()
+
+    # The loop
+
+    def runUntilCurrent(self) -> None:
+        """Run what is due, then send what that has written."""
+        super().runUntilCurrent()
+        if self._due:
+            self._writeDue()
+            if self._justStopped:
+                # Something stopped the reactor while it was told that its connection is lost;
+                # nothing else would wake the loop.
+                super().runUntilCurrent()
+
+    def timeout(self) -> float | None:
+        """Wait for nothing while something is to be sent."""
+        return 0 if self._due else super().timeout()
+
+    def doPoll(self, timeout: float | None) -> None:
+        """Wait for events, and deal with them."""
+        selectables = self._selectables
+        try:
+            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables) or 1)
+        except InterruptedError:
+            return
+        doReadOrWrite = self._doReadOrWrite
+        # What is logged is asked for its prefix where it is logged, not before.
+        contexts = context.theContextTracker.currentContext().contexts
+        place = len(contexts)
+        contexts.append(_NOBODY)
+        try:
+            for fd, event in events:
+                selectable = selectables.get(fd)
+                if selectable is None:
+                    continue  # closed by an event before this one
+                if not isinstance(selectable, _Lean):
+                    contexts[place] = _NOBODY
+                    log.callWithLogger(selectable, doReadOrWrite, selectable, fd, event)
+                    continue
+                contexts[place] = selectable
+                try:
+                    if event == EPOLLIN:
+                        try:
+                            why = selectable.doRead()
+                        except BaseException:
+                            why = sys.exc_info()[1]
+                            log.err()
+                        if why:
+                            self._disconnectSelectable(selectable, why, True)
+                    else:
+                        doReadOrWrite(selectable, fd, event)
+                    if selectable._due:
+                        self._letWrite(selectable)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException:
+                    log.err()
+        finally:
+            del contexts[place:]
+
+    doIteration = doPoll
+
+    def _writeDue(self) -> None:
+        """Let those write that were written to outside of their own turn."""
+        due, self._due = self._due, []
+        contexts = context.theContextTracker.currentContext().contexts
+        place = len(contexts)
+        contexts.append(_NOBODY)
+        try:
+            for transport in due:
+                if transport._due:
+                    contexts[place] = transport
+                    try:
+                        self._letWrite(transport)
+                    except KeyboardInterrupt:
+                        raise
+                    except BaseException:
+                        log.err()
+        finally:
+            del contexts[place:]
+
+    def _letWrite(self, transport: Any) -> None:
+        try:
+            why = transport.doWrite()
+        except BaseException:
+            why = sys.exc_info()[1]
+            log.err()
+        if why:
+            self._disconnectSelectable(transport, why, False)
+        elif transport._due:
+            # The system did not take everything, or there is more by now.
+            transport._arm()
+
+    # What others ask of it
+
+    def getWriters(self) -> list[Any]:
+        """Those that are to write, whatever they wait for."""
+        self._armDue()
+        return list(super().getWriters())
+
+    def removeAll(self) -> list[Any]:
+        """Forget all selectables, and return them."""
+        self._armDue()
+        return list(super().removeAll())
+
+    def _armDue(self) -> None:
+        due, self._due = self._due, []
+        for transport in due:
+            if transport._due:
+                transport._arm()
+
+    # What it makes
+
+    def listenTCP(self, port: Any, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        """See L{IReactorTCP}."""
+        listening = LeanPort(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
+
+    def connectTCP(
+        self, host: Any, port: Any, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> Any:
+        """See L{IReactorTCP}."""
+        connector = LeanConnector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    def listenUNIX(
+        self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: Any = 0
+    ) -> Any:
+        """See L{IReactorUNIX}."""
+        listening = LeanUNIXPort(address, factory, backlog, mode, self, wantPID)
+        listening.startListening()
+        return listening
+
+    def connectUNIX(
+        self, address: Any, factory: Any, timeout: float = 30, checkPID: Any = 0
+    ) -> Any:
+        """See L{IReactorUNIX}."""
+        connector = LeanUNIXConnector(address, factory, timeout, self, checkPID)
+        connector.connect()
+        return connector
+
+    def listenUDP(
+        self, port: Any, protocol: Any, interface: str = "", maxPacketSize: int = 8192
+    ) -> Any:
+        """See L{IReactorUDP}."""
+        listening = LeanUDPPort(port, protocol, interface, maxPacketSize, self)
+        listening.startListening()
+        return listening
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:
+        """See L{IReactorSocket}."""
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            return super().adoptStreamPort(fileDescriptor, addressFamily, factory)
+        if addressFamily == socket.AF_UNIX:
+            listening = LeanUNIXPort._fromListeningDescriptor(self, fileDescriptor, factory)
+        else:
+            listening = LeanPort._fromListeningDescriptor(
+                self, fileDescriptor, addressFamily, factory
+            )
+        listening.startListening()
+        return listening
+
+    def adoptStreamConnection(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:
+        """See L{IReactorSocket}."""
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            return super().adoptStreamConnection(fileDescriptor, addressFamily, factory)
+        if addressFamily == socket.AF_UNIX:
+            return LeanUNIXServer._fromConnectedSocket(fileDescriptor, factory, self)
+        return LeanServer._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
+
+    def adoptDatagramPort(
+        self, fileDescriptor: int, addressFamily: Any, protocol: Any, maxPacketSize: int = 8192
+    ) -> Any:
+        """See L{IReactorSocket}."""
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            return super().adoptDatagramPort(fileDescriptor, addressFamily, protocol, maxPacketSize)
+        listening = LeanUDPPort._fromListeningDescriptor(
+            self, fileDescriptor, addressFamily, protocol, maxPacketSize=maxPacketSize
+        )
+        listening.startListening()
+        return listening
+
+
+_NOBODY: dict[Any, Any] = {}
+
+
+class _Lean:
+    """
+    What stands in the stack of contexts while its events are dealt with.
+
+    Each selectable stands there itself: a thread that is started meanwhile keeps it, and must find
+    the same one later.
+    """
+
+    _due = False
+    doRead: Any
+    logPrefix: Any
+
+    def __getitem__(self, key: Any) -> Any:
+        if key is log.ILogContext:
+            return {"system": self.logPrefix()}
+        raise KeyError(key)
+
+
+class _LeanConnection(_Lean):
+    """
+    A connection that writes at the end of its turn, in place of the next one.
+
+    @ivar _due: Whether it is to write when its turn, or this round of the loop, ends.
+    @ivar _armed: Whether epoll tells when it can write.
+    @ivar _plain: Whether C{write} has nothing to heed but the buffer's size.
+    """
+
+    _armed = False
+    _plain = False
+
+    connected: Any
+    disconnecting: Any
+    dataBuffer: bytes
+    offset: int
+    bufferSize: int
+    producer: Any
+    producerPaused: Any
+    reactor: Any
+    socket: Any
+    protocol: Any
+    streamingProducer: Any
+    _tempDataBuffer: list[bytes]
+    _tempDataLen: int
+    _writeDisconnected: Any
+    _writeDisconnecting: Any
+    _maybePauseProducer: Any
+    _postLoseConnection: Any
+
+    def startWriting(self) -> None:
+        if self._due or self._armed:
+            return
+        self._due = True
+        if self.connected:
+            self.reactor._due.append(self)
+        else:
+            # It becomes writable when it is connected.
+            self._arm()
+
+    def stopWriting(self) -> None:
+        self._due = False
+        if self._armed:
+            self._armed = False
+            self.reactor.removeWriter(self)
+
+    def _arm(self) -> None:
+        self._due = False
+        self._armed = True
+        self.reactor.addWriter(self)
+
+    def write(self, data: bytes) -> None:
+        if type(data) is not bytes or not self._plain:
+            super().write(data)  # type: ignore[misc]  # the class that this is mixed into has it
+        elif data:
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            if self.producer is not None:
+                self._maybePauseProducer()
+            if not self._due and not self._armed:
+                self._due = True
+                self.reactor._due.append(self)
+
+    def doWrite(self) -> Any:
+        if self.dataBuffer or not self._plain:
+            return super().doWrite()  # type: ignore[misc]  # as above
+        waiting = self._tempDataBuffer
+        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        try:
+            sent = self.socket.send(data) if data else 0
+        except OSError as error:
+            if error.errno not in (EAGAIN, ENOBUFS):
+                return main.CONNECTION_LOST
+            sent = 0
+        waiting.clear()
+        self._tempDataLen = 0
+        if sent < len(data):
+            self.dataBuffer = data
+            self.offset = sent
+            return None
+        if self._armed:
+            self.stopWriting()
+        else:
+            self._due = False
+        if self.producer is not None and (not self.streamingProducer or self.producerPaused):
+            self.producerPaused = False
+            self.producer.resumeProducing()
+        elif self.disconnecting:
+            return self._postLoseConnection()
+        elif self._writeDisconnecting:
+            self._writeDisconnected = True
+            return self._closeWriteConnection()
+        return None
+
+    def startTLS(self, *args: Any, **kwargs: Any) -> Any:
+        self._plain = False
+        return super().startTLS(*args, **kwargs)  # type: ignore[misc]  # as above
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._plain = False
+        super().connectionLost(reason)  # type: ignore[misc]  # as above
+
+    def _closeWriteConnection(self) -> Any:
+        self._plain = False
+        return super()._closeWriteConnection()  # type: ignore[misc]  # as above
+
+
+class _LeanReading:
+    """Reading from a socket that nothing but bytes come from."""
+
+    bufferSize: int
+    protocol: Any
+    socket: Any
+
+    def doRead(self) -> Any:
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except OSError as error:
+            return None if error.errno == EAGAIN else main.CONNECTION_LOST
+        if not data:
+            return main.CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+
+class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
+    """One connection that a TCP port has accepted."""
+
+    _ownLogstr: str | None = None
+    _ownRepstr: str | None = None
+
+    def __init__(
+        self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
+    ) -> None:
+        self.reactor = reactor
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        self.socket = sock
+        sock.setblocking(False)
+        self.fileno = sock.fileno
+        self.protocol = protocol
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.hostname = client[0]
+        self.startReading()
+        self.connected = 1
+        self._plain = True
+
+    # Asked for by logs, and by nothing that happens for each connection.
+
+    @property
+    def logstr(self) -> str:
+        if self._ownLogstr is None:
+            prefix = self._getLogPrefix(self.protocol)
+            self._ownLogstr = f"{prefix},{self.sessionno},{self.hostname}"
+        return self._ownLogstr
+
+    @logstr.setter
+    def logstr(self, logstr: str) -> None:
+        self._ownLogstr = logstr
+
+    @property
+    def repstr(self) -> str:
+        if self._ownRepstr is not None:
+            return self._ownRepstr
+        name = self.protocol.__class__.__name__
+        return f"<{name} #{self.sessionno} on {self.server._realPortNumber}>"
+
+    @repstr.setter
+    def repstr(self, repstr: str) -> None:
+        self._ownRepstr = repstr
+
+    def connectionLost(self, reason: Failure) -> None:
+        # The protocol, which both name, is gone afterwards.
+        self.logstr = self.logstr
+        if self.server is not None:
+            self.repstr = self.repstr
+        super().connectionLost(reason)
+
+
+class LeanPort(tcp.Port):
+    """A TCP port that accepts lean connections."""
+
+    transport = LeanServer
+
+
+class LeanClient(_LeanReading, _LeanConnection, tcp.Client):
+    """One connection to a TCP port."""
+
+    def _connectDone(self) -> None:
+        self._plain = True
+        super()._connectDone()
+
+
+class LeanConnector(tcp.Connector):
+    """A connector that makes lean connections over TCP."""
+
+    def _makeTransport(self) -> Any:
+        return LeanClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class LeanUNIXServer(_LeanConnection, unix.Server):
+    """One connection that a UNIX socket has accepted."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._plain = True
+
+    def sendFileDescriptor(self, fileno: int) -> None:
+        self._plain = False  # from now on descriptors may go along with the bytes
+        super().sendFileDescriptor(fileno)
+
+
+class LeanUNIXPort(unix.Port):
+    """A UNIX socket that accepts lean connections."""
+
+    transport = LeanUNIXServer
+
+
+class LeanUNIXClient(_LeanConnection, unix.Client):
+    """One connection to a UNIX socket."""
+
+    def _connectDone(self) -> None:
+        self._plain = True
+        super()._connectDone()
+
+    def sendFileDescriptor(self, fileno: int) -> None:
+        self._plain = False  # as above
+        super().sendFileDescriptor(fileno)
+
+
+class LeanUNIXConnector(unix.Connector):
+    """A connector that makes lean connections over UNIX sockets."""
+
+    def _makeTransport(self) -> Any:
+        return LeanUNIXClient(self.address, self, self.reactor, self.checkPID)
+
+
+class LeanUDPPort(_Lean, udp.Port):
+    """
+    A UDP port that answers whom it has just heard without looking at the address again.
+    """
+
+    _heard: Any = None
+
+    def doRead(self) -> None:
+        receive = self.socket.recvfrom
+        size = self.maxPacketSize
+        protocol = self.protocol
+        for _ in range(PACKETS):
+            try:
+                data, addr = receive(size)
+            except OSError as error:
+                if error.errno == EAGAIN:
+                    return
+                super().doRead()
+                return
+            if len(addr) == 4:
+                addr = addr[:2]
+            self._heard = addr
+            try:
+                protocol.datagramReceived(data, addr)
+            except BaseException:
+                log.err()
+            if not self.connected:
+                return
+
+    def write(self, datagram: bytes, addr: Any = None) -> Any:
+        if addr is self._heard and addr is not None and not self._connectedAddr:
+            try:
+                return self.socket.sendto(datagram, addr)
+            except OSError:
+                pass  # what to do about it, the other one knows
+        return super().write(datagram, addr)
+
+
+def install() -> None:
+    """
+    Make a L{LeanReactor} the reactor of this program.
+
+    @raise twisted.internet.error.ReactorAlreadyInstalledError: it has one.
+    """
+    main.installReactor(LeanReactor())
