@@ -28,6 +28,10 @@ from typing import Protocol
 
 DEFAULT_MAX_MESSAGE = 16 * 1024
 
+# As numbers: looking for those in bytes costs an eighth of looking for bytes.
+LF = 0x0A
+CR = 0x0D
+
 # A whole telnet command: an option offered or refused, a subnegotiation, or one bare command.
 # A doubled IAC is a data byte, and a byte below 240 is no command: both are the peer's message.
 # A subnegotiation is short in practice; one without an end must not be held without an end.
@@ -81,6 +85,8 @@ class ChunkFraming:
 
     __slots__ = ("fault", "maxMessage")
 
+    ending: bytes | None = b""
+
     def __init__(self, maxMessage: int = DEFAULT_MAX_MESSAGE) -> None:
         self.maxMessage = maxMessage
         self.fault: str | None = None
@@ -107,6 +113,7 @@ class RawFraming:
     __slots__ = ()
 
     fault: str | None = None
+    ending: bytes | None = b""
 
     def __init__(self, maxMessage: int = DEFAULT_MAX_MESSAGE) -> None:
         pass
@@ -135,16 +142,23 @@ class LineFraming:
 
     __slots__ = ("_afterNul", "_begun", "_held", "fault", "maxMessage")
 
+    ending: bytes | None = b"\n"
+
     def __init__(self, maxMessage: int = DEFAULT_MAX_MESSAGE) -> None:
         self.maxMessage = maxMessage
         self.fault: str | None = None
-        self._held = bytearray()
+        self._held: bytearray | bytes = b""
         self._begun = False
         self._afterNul = False
 
     @property
     def settled(self) -> Framing:
         return self
+
+    @property
+    def clean(self) -> bool:
+        """Whether the next message has not begun, so that one whole line would be one."""
+        return self._begun and not self._held and not self._afterNul and self.fault is None
 
     def feed(self, data: bytes) -> list[bytes]:
         if self.fault is not None:
@@ -155,15 +169,16 @@ class LineFraming:
                 return []
         if self._afterNul:
             self._afterNul = False
-            if data[0] == 0x0A:
+            if data[0] == LF:
                 data = data[1:]
         held = self._held
         size = len(held) + len(data)
-        if held and held[-1] == 0x0D:
+        if isinstance(held, bytearray) and held.endswith(b"\r"):
             # A line end can lie across two segments.
             del held[-1]
             data = b"\r" + data
-        if b"\r\0" in data:
+        returns = CR in data
+        if returns and b"\r\0" in data:
             self._afterNul = data.endswith(b"\r\0")
             # To CRLF, not to LF: of a CR before it, as of one before CRLF, only one belongs to it.
             data = data.replace(b"\r\0\n", b"\r\n").replace(b"\r\0", b"\r\n")
@@ -171,10 +186,13 @@ class LineFraming:
         rest = messages.pop()
         if messages and held:
             messages[0] = bytes(held) + messages[0]
-            held.clear()
+            held = self._held = b""
         if rest:
-            held += rest
-        if messages and b"\r" in data:
+            if isinstance(held, bytearray):
+                held += rest
+            else:
+                self._held = bytearray(held + rest)
+        if returns and messages:
             messages = [m[:-1] if m.endswith(b"\r") else m for m in messages]
         if size > self.maxMessage:
             messages = self._withinLimit(messages)
@@ -182,7 +200,7 @@ class LineFraming:
 
     def finish(self) -> list[bytes]:
         last = bytes(self._held)
-        self._held.clear()
+        self._held = b""
         if len(last) > self.maxMessage:
             self.fault = tooLong(self.maxMessage)
         return [last] if last and self.fault is None else []
@@ -198,7 +216,7 @@ class LineFraming:
         rest = len(self._held) - self._held.endswith(b"\r")
         if len(within) < len(messages) or rest > most:
             self.fault = tooLong(most)
-            self._held.clear()
+            self._held = b""
         return within
 
     def _withoutNegotiation(self, data: bytes) -> bytes:
@@ -209,13 +227,13 @@ class LineFraming:
         """
         if self._held:
             data = bytes(self._held) + data
-            self._held.clear()
+            self._held = b""
         begin = 0
         while command := _TELNET_COMMAND.match(data, begin):
             begin = command.end()
         rest = data[begin:]
         if _TELNET_BEGINNING.match(rest):
-            self._held += rest
+            self._held = rest
             return b""
         self._begun = bool(rest)
         return rest
@@ -225,6 +243,8 @@ class NetstringFraming:
     """A message is one netstring: its length in decimal, a colon, the bytes, a comma."""
 
     __slots__ = ("_held", "fault", "maxMessage")
+
+    ending: bytes | None = None
 
     _LENGTH = re.compile(rb"(0|[1-9][0-9]{0,9}):")
     _LENGTH_BEGINNING = re.compile(rb"(0|[1-9][0-9]{0,9})?\Z")
@@ -288,8 +308,13 @@ class AutoFraming:
 
     def __init__(self, maxMessage: int = DEFAULT_MAX_MESSAGE) -> None:
         self.maxMessage = maxMessage
-        self._held = bytearray()
+        self._held: bytearray | None = None
         self._settled: Framing | None = None
+
+    @property
+    def ending(self) -> bytes | None:
+        # Until the peer has shown its style, what is said goes out bare.
+        return b"" if self._settled is None else self._settled.ending
 
     @property
     def fault(self) -> str | None:
@@ -302,12 +327,17 @@ class AutoFraming:
     def feed(self, data: bytes) -> list[bytes]:
         if self._settled is not None:
             return self._settled.feed(data)
-        self._held += data
-        if b"\n" in data:
-            return self._settle(LineFraming(self.maxMessage))
+        if self._held is not None:
+            self._held += data
+        elif LF in data:
+            return self._settle(LineFraming(self.maxMessage), data)
+        else:
+            self._held = bytearray(data)
+        if LF in data:
+            return self._settle(LineFraming(self.maxMessage), bytes(self._held))
         # A last CR is the beginning of a line end until the next byte says otherwise.
         if len(self._held) - self._held.endswith(b"\r") > self.maxMessage:
-            return self._settle(ChunkFraming(self.maxMessage))
+            return self.quiet()
         return []
 
     def quiet(self) -> list[bytes]:
@@ -316,7 +346,9 @@ class AutoFraming:
 
         @return: What has come so far, as one message.
         """
-        return self._settle(ChunkFraming(self.maxMessage)) if self._held else []
+        if self._held is None:
+            return []
+        return self._settle(ChunkFraming(self.maxMessage), bytes(self._held))
 
     def finish(self) -> list[bytes]:
         if self._settled is not None:
@@ -324,14 +356,12 @@ class AutoFraming:
         return self.quiet()
 
     def frame(self, reply: bytes) -> bytes:
-        # Until the peer has shown its style, what is said goes out bare.
         return reply if self._settled is None else self._settled.frame(reply)
 
-    def _settle(self, framing: Framing) -> list[bytes]:
-        held = bytes(self._held)
-        self._held.clear()
+    def _settle(self, framing: Framing, data: bytes) -> list[bytes]:
+        self._held = None
         self._settled = framing
-        return framing.feed(held)
+        return framing.feed(data)
 
 
 FRAMINGS: dict[str, Callable[[int], Framing]] = {

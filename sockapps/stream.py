@@ -28,7 +28,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
 
-from sockapps.framing import FRAMINGS, AutoFraming, Framing, RawFraming
+from sockapps.framing import CR, FRAMINGS, LF, AutoFraming, Framing, LineFraming, RawFraming
 from sockapps.options import StreamOptions
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ _BLOCKED = 2  # the peer does not read what it was sent
 _YIELDED = 4  # the others have their turn
 _CLOSING = 8  # nothing more will be delivered
 _ABORTED = 16  # nothing more will be sent either
+
+_NOTHING: deque[bytes] = deque(maxlen=0)
+"""What waits in a session where nothing does: even an empty queue takes hundreds of bytes."""
 
 
 class StreamSessions(Factory):
@@ -122,8 +125,10 @@ class StreamSession:
         "_closeCall",
         "_endTold",
         "_ended",
+        "_ending",
         "_framing",
         "_pending",
+        "_quick",
         "_quietCall",
         "_readingHeld",
         "_replies",
@@ -141,7 +146,11 @@ class StreamSession:
         self.app = app
         self._sessions = sessions
         self._framing: Framing = sessions.makeFraming(sessions.options.maxMessage)
-        self._pending: deque[bytes] = deque()
+        # What follows a reply; None where writing takes more than that.
+        self._ending = self._framing.ending
+        # What a whole line must be shorter than to be delivered as it comes; 0 where none may.
+        self._quick = 0
+        self._pending: deque[bytes] = _NOTHING
         self._replies: list[bytes] | None = None
         self._stop = 0
         self._appProduces = False
@@ -182,23 +191,19 @@ class StreamSession:
 
     def dataReceived(self, data: bytes) -> None:
         """Deliver the messages that these bytes complete."""
-        if self._stop & _CLOSING:
-            return  # the peer is still speaking to somebody who has said goodbye
-        framing = self._framing
-        messages = framing.feed(data)
-        settled = framing.settled
-        if settled is not framing:
-            if settled is None:
-                self._awaitQuiet()
+        if len(data) < self._quick and data[-1] == LF:
+            message = data[:-1]
+            if LF not in message and CR not in message:
+                # One whole line, and nothing before it: most requests are that.
+                try:
+                    self.app.dataReceived(message)
+                except Exception:
+                    self._fail("failed on a message")
+                    self._close()
                 return
-            self._settle(settled)
-        self._pending.extend(messages)
-        if self._stop or self._replies is not None:
-            self._holdReading()
-        elif messages:
-            self._deliver()
-        elif settled.fault is not None:
-            self._afterDelivery()
+        if not self._stop & _CLOSING:
+            # Else the peer is still speaking to somebody who has said goodbye.
+            self._take(data)
 
     def readConnectionLost(self) -> None:
         """Take the peer's half-close: answer what is owed, then close."""
@@ -207,10 +212,11 @@ class StreamSession:
             if not self._appProduces:
                 self.transport.loseConnection()
             return
+        self._quick = 0
         messages = self._framing.finish()
         if self._framing.settled is not None:
             self._settle(self._framing.settled)
-        self._pending.extend(messages)
+        self._wait(messages)
         self._continue()
 
     def writeConnectionLost(self) -> None:
@@ -222,9 +228,9 @@ class StreamSession:
 
     def connectionLost(self, reason: Failure) -> None:
         """End, and tell the app."""
-        self._stop |= _CLOSING | _ABORTED
+        self._halt(_CLOSING | _ABORTED)
         self._appProduces = False
-        self._pending.clear()
+        self._pending = _NOTHING
         for call in (self._quietCall, self._turnCall, self._closeCall):
             if call is not None and call.active():
                 call.cancel()
@@ -235,18 +241,13 @@ class StreamSession:
 
     def write(self, data: bytes) -> None:
         """Send one reply."""
-        if not isinstance(data, bytes):
-            raise TypeError(f"a reply is bytes, not {type(data).__name__}")
-        replies = self._replies
-        # A producer goes on until it unregisters, and closing waits for it: Twisted's own rule.
-        if self._appProduces:
-            self.transport.write(self._framing.frame(data))
-        elif self._stop & _CLOSING:
-            pass  # the app has said its last word
-        elif replies is None:
-            self.transport.write(self._framing.frame(data))
+        ending = self._ending
+        if ending is None:
+            self._writeOtherwise(data)
+        elif self._replies is None:
+            self.transport.write(data + ending)
         else:
-            replies.append(self._framing.frame(data))
+            self._replies.append(data + ending)
             if len(data) > LARGE:
                 self._flush()
 
@@ -258,8 +259,7 @@ class StreamSession:
         """Close when what was written is sent; abort if that takes too long."""
         if self._stop & _CLOSING:
             return
-        self._stop |= _CLOSING
-        self.disconnecting = True
+        self._halt(_CLOSING)
         if self._replies is None:
             self._close()
 
@@ -267,14 +267,13 @@ class StreamSession:
         """Close at once, and lose what was not sent."""
         if self._stop & _ABORTED:
             return
-        self._stop |= _CLOSING | _ABORTED
+        self._halt(_CLOSING | _ABORTED)
         self._appProduces = False
-        self.disconnecting = True
         self.transport.abortConnection()
 
     def pauseProducing(self) -> None:
         """Deliver no more messages for now."""
-        self._stop |= _PAUSED
+        self._halt(_PAUSED)
 
     def resumeProducing(self) -> None:
         """Deliver messages again, those that waited first."""
@@ -292,6 +291,7 @@ class StreamSession:
         if not self._appProduces:
             self.transport.unregisterProducer()
             self._appProduces = True
+            self._ending = None
             self._flush()
             if self._stop & _BLOCKED:
                 self._stop &= ~_BLOCKED
@@ -305,23 +305,45 @@ class StreamSession:
         self._appProduces = False
         self.transport.unregisterProducer()
         if not self._stop & _CLOSING:
+            self._ending = self._framing.ending
             self.transport.registerProducer(_WriteGate(self), True)
         elif self._closeCall is not None:
             self._shut()
 
     # Within
 
-    def _deliver(self) -> None:
-        """Hand the app at most one turn's messages, and send its replies in one write."""
-        pending = self._pending
+    def _take(self, data: bytes) -> None:
+        """Deliver the messages that these bytes complete, or let them wait."""
+        framing = self._framing
+        messages = framing.feed(data)
+        settled = framing.settled
+        if settled is not framing:
+            if settled is None:
+                self._awaitQuiet()
+                return
+            self._settle(settled)
+        self._quick = 0
+        if self._stop or self._pending or self._replies is not None:
+            self._wait(messages)
+            self._holdReading()
+        elif messages:
+            self._deliver(messages)
+        else:
+            self._afterDelivery()
+
+    def _deliver(self, messages: list[bytes]) -> None:
+        """
+        Hand the app at most one turn's messages, and send its replies in one write.
+
+        What it does not take now waits before what waits already.
+        """
         replies: list[bytes] = []
         self._replies = replies
         receive = self.app.dataReceived
-        left = len(pending) if len(pending) < TURN else TURN
+        left = iter(messages if len(messages) <= TURN else messages[:TURN])
         try:
-            while left:
-                left -= 1
-                receive(pending.popleft())
+            for message in left:
+                receive(message)
                 if self._stop:
                     break
         except Exception:
@@ -331,8 +353,44 @@ class StreamSession:
         self._replies = None
         if self._stop & _CLOSING:
             self._close()
+            return
+        if self._stop or len(messages) > TURN:
+            waiting = deque(left)
+            waiting.extend(messages[TURN:])
+            waiting.extend(self._pending)
+            self._pending = waiting
+        self._afterDelivery()
+
+    def _wait(self, messages: list[bytes]) -> None:
+        """Let messages wait behind those that do already."""
+        if messages:
+            if self._pending is _NOTHING:
+                self._pending = deque()
+            self._pending.extend(messages)
+
+    def _halt(self, reason: int) -> None:
+        """Deliver nothing more while there is this reason; write nothing more when closing."""
+        self._stop |= reason
+        self._quick = 0
+        if reason & _CLOSING:
+            self.disconnecting = True
+            self._ending = None
+
+    def _writeOtherwise(self, data: bytes) -> None:
+        """Send one reply where that takes more than a few bytes after it."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"a reply is bytes, not {type(data).__name__}")
+        # A producer goes on until it unregisters, and closing waits for it: Twisted's own rule.
+        if self._appProduces:
+            self.transport.write(self._framing.frame(data))
+        elif self._stop & _CLOSING:
+            pass  # the app has said its last word
+        elif self._replies is None:
+            self.transport.write(self._framing.frame(data))
         else:
-            self._afterDelivery()
+            self._replies.append(self._framing.frame(data))
+            if len(data) > LARGE:
+                self._flush()
 
     def _flush(self) -> None:
         """Send the replies collected so far."""
@@ -343,8 +401,7 @@ class StreamSession:
     def _fail(self, what: str) -> None:
         """The app is at fault, not the peer: say so in the log, and let the peer go."""
         self._log.failure("{app} {what}", app=self.logPrefix(), what=what)
-        self._stop |= _CLOSING
-        self.disconnecting = True
+        self._halt(_CLOSING)
 
     def _afterDelivery(self) -> None:
         """Decide what follows a turn: another one, more reading, or the end."""
@@ -360,14 +417,18 @@ class StreamSession:
             self.loseConnection()
         elif self._ended:
             self._finish()
-        elif self._readingHeld and not self._stop:
-            self._readingHeld = False
-            self.transport.resumeProducing()
+        elif not self._stop:
+            if self._readingHeld:
+                self._readingHeld = False
+                self.transport.resumeProducing()
+            framing = self._framing
+            if isinstance(framing, LineFraming) and framing.clean:
+                self._quick = framing.maxMessage + 2  # its LF too
 
     def _yield(self) -> None:
         """Go on when the other sessions have had their turn."""
         if not self._stop & _YIELDED:
-            self._stop |= _YIELDED
+            self._halt(_YIELDED)
             self._turnCall = self._sessions.reactor.callLater(0, self._proceed, _YIELDED)
 
     def _proceed(self, reason: int) -> None:
@@ -379,9 +440,11 @@ class StreamSession:
     def _continue(self) -> None:
         if self._stop:
             return
-        if self._pending:
-            self._deliver()
+        pending = self._pending
+        if pending:
+            self._deliver([pending.popleft() for _ in range(min(len(pending), TURN))])
         else:
+            self._pending = _NOTHING
             self._afterDelivery()
 
     def _finish(self) -> None:
@@ -405,7 +468,7 @@ class StreamSession:
         Not even that once is given up here: TLS that was written to before its handshake must
         read to get on.
         """
-        self._stop |= _BLOCKED
+        self._halt(_BLOCKED)
 
     def _awaitQuiet(self) -> None:
         if self._quietCall is None:
@@ -420,11 +483,13 @@ class StreamSession:
         messages = auto.quiet()
         self._sessions.decidedByQuiet += 1
         self._settle(cast(Framing, auto.settled))
-        self._pending.extend(messages)
+        self._wait(messages)
         self._continue()
 
     def _settle(self, framing: Framing) -> None:
         self._framing = framing
+        if self._ending is not None:
+            self._ending = framing.ending
         self._stopWaiting()
 
     def _stopWaiting(self) -> None:
@@ -437,7 +502,7 @@ class StreamSession:
         """Close the connection, once, when everything written is sent; abort it if that drags."""
         if self._closeCall is not None or self._stop & _ABORTED:
             return
-        self._pending.clear()
+        self._pending = _NOTHING
         self._stopWaiting()
         sessions = self._sessions
         self._closeCall = sessions.reactor.callLater(
