@@ -54,6 +54,13 @@ class Framing(Protocol):
         """Why the stream cannot go on, in words for the peer; C{None} while it can."""
 
     @property
+    def ending(self) -> bytes | None:
+        """
+        What follows a reply on the wire, where that is all there is to framing it; else C{None}, and
+        C{frame} must be asked.
+        """
+
+    @property
     def settled(self) -> Framing | None:
         """What to use from now on: the framing itself, or C{None} while that is undecided."""
 

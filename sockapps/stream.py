@@ -28,6 +28,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
 
+from sockapps.deadlines import Deadlines
 from sockapps.framing import CR, FRAMINGS, LF, AutoFraming, Framing, LineFraming, RawFraming
 from sockapps.options import StreamOptions
 
@@ -48,7 +49,8 @@ _PAUSED = 1  # the app asked for time
 _BLOCKED = 2  # the peer does not read what it was sent
 _YIELDED = 4  # the others have their turn
 _CLOSING = 8  # nothing more will be delivered
-_ABORTED = 16  # nothing more will be sent either
+_CLOSED = 16  # the transport was told to close when everything is sent
+_ABORTED = 32  # nothing more will be sent either
 
 _NOTHING: deque[bytes] = deque(maxlen=0)
 """What waits in a session where nothing does: even an empty queue takes hundreds of bytes."""
@@ -59,6 +61,8 @@ class StreamSessions(Factory):
     Shelter any protocol factory: each connection gets a session around its protocol.
 
     @ivar sessions: Those that are open now.
+    @ivar closings: Those that are sending their last replies.
+    @ivar lingerings: Those whose peer has everything, and has not closed yet.
     @ivar decidedByQuiet: How many connections a gap, not an LF, has shown to be C{chunk}.
     """
 
@@ -74,6 +78,8 @@ class StreamSessions(Factory):
         self.reactor = reactor
         self.makeFraming = FRAMINGS[options.framing]
         self.sessions: set[StreamSession] = set()
+        self.closings: Deadlines[StreamSession] = Deadlines(reactor, options.closeTimeout, _cutOff)
+        self.lingerings: Deadlines[StreamSession] = Deadlines(reactor, options.linger, _cutOff)
         self.decidedByQuiet = 0
 
     def logPrefix(self) -> str:
@@ -94,6 +100,10 @@ class StreamSessions(Factory):
         """
         app = self.appFactory.buildProtocol(cast(IAddress, addr))
         return None if app is None else StreamSession(app, self)
+
+
+def _cutOff(session: StreamSession) -> None:
+    session.transport.abortConnection()
 
 
 @implementer(
@@ -122,7 +132,6 @@ class StreamSession:
         "__dict__",  # for what zope.interface and hosted factories put on a transport
         "__weakref__",
         "_appProduces",
-        "_closeCall",
         "_endTold",
         "_ended",
         "_ending",
@@ -159,7 +168,6 @@ class StreamSession:
         self._readingHeld = False
         self._quietCall: IDelayedCall | None = None
         self._turnCall: IDelayedCall | None = None
-        self._closeCall: IDelayedCall | None = None
         self.disconnecting = False
 
     def __getattr__(self, name: str) -> Any:
@@ -221,8 +229,10 @@ class StreamSession:
 
     def writeConnectionLost(self) -> None:
         """The last reply is sent, and the peer knows that it was the last."""
-        if self._closeCall is not None:
-            self._closeCall.reset(self._sessions.options.linger)
+        sessions = self._sessions
+        if self in sessions.closings:
+            sessions.closings.end(self)
+            sessions.lingerings.begin(self)
         if IHalfCloseableProtocol.providedBy(self.app):
             cast(IHalfCloseableProtocol, self.app).writeConnectionLost()
 
@@ -231,10 +241,13 @@ class StreamSession:
         self._halt(_CLOSING | _ABORTED)
         self._appProduces = False
         self._pending = _NOTHING
-        for call in (self._quietCall, self._turnCall, self._closeCall):
+        for call in (self._quietCall, self._turnCall):
             if call is not None and call.active():
                 call.cancel()
-        self._sessions.sessions.discard(self)
+        sessions = self._sessions
+        sessions.closings.end(self)
+        sessions.lingerings.end(self)
+        sessions.sessions.discard(self)
         self.app.connectionLost(reason)
 
     # From the app: its transport
@@ -307,7 +320,7 @@ class StreamSession:
         if not self._stop & _CLOSING:
             self._ending = self._framing.ending
             self.transport.registerProducer(_WriteGate(self), True)
-        elif self._closeCall is not None:
+        elif self._stop & _CLOSED:
             self._shut()
 
     # Within
@@ -500,14 +513,12 @@ class StreamSession:
 
     def _close(self) -> None:
         """Close the connection, once, when everything written is sent; abort it if that drags."""
-        if self._closeCall is not None or self._stop & _ABORTED:
+        if self._stop & (_CLOSED | _ABORTED):
             return
+        self._stop |= _CLOSED
         self._pending = _NOTHING
         self._stopWaiting()
-        sessions = self._sessions
-        self._closeCall = sessions.reactor.callLater(
-            sessions.options.closeTimeout, self.transport.abortConnection
-        )
+        self._sessions.closings.begin(self)
         if not self._appProduces:
             self._shut()
 

@@ -29,6 +29,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockapps.deadlines import Deadlines
 from sockapps.options import StreamOptions
 from sockapps.stream import StreamSessions
 from tests.certificates import makeCertificate
@@ -50,6 +51,16 @@ def bounded(deferred: Deferred[T], what: Callable[[], str]) -> Deferred[T]:
         raise AssertionError(f"waited {seconds:g} s for {what()}")
 
     return deferred.addTimeout(PATIENCE, reactor, late)
+
+
+def timers(clock: Clock) -> list[Any]:
+    """The timers that somebody waits for; a sweep is left to run when nobody does any more."""
+    return [
+        call
+        for call in clock.getDelayedCalls()
+        if not isinstance(getattr(call.func, "__self__", None), Deadlines)
+        or len(call.func.__self__)
+    ]
 
 
 async def turns(number: int = 1) -> None:

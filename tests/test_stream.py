@@ -38,6 +38,7 @@ from tests.sockets import (
     answer,
     answerLater,
     sheltered,
+    timers,
     tlsSides,
     turns,
     until,
@@ -92,13 +93,13 @@ async def test_autoTakesAGapForTheEndOfTheFirstMessage(
     peer = await connected(listening(sessions))
     for part in [b"da", b"te"]:
         peer.send(part)
-        await until(lambda: clock.getDelayedCalls(), "a segment came")
+        await until(lambda: timers(clock), "a segment came")
         await turns(3)
         clock.advance(0.04)
     assert apps.apps[0].messages == []
     clock.advance(0.01)
     assert await peer.receive(6) == b"<date>"
-    assert (sessions.decidedByQuiet, clock.getDelayedCalls()) == (1, [])
+    assert (sessions.decidedByQuiet, timers(clock)) == (1, [])
     peer.send(b"os\n")
     assert await peer.receive(5) == b"<os\n>"
 
@@ -113,7 +114,7 @@ async def test_autoNeverSplitsALineConnectionByTime(listening: Listen, connected
     clock.advance(60)
     peer.send(b"te\n")
     assert await peer.receiveUntil(b"\n") == b"<date>\n"
-    assert (sessions.decidedByQuiet, clock.getDelayedCalls()) == (0, [])
+    assert (sessions.decidedByQuiet, timers(clock)) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -139,10 +140,10 @@ async def test_anLFAfterTheFirstSegmentEndsTheWaitForAGap(
     clock = Clock()
     peer = await connected(listening(sheltered(Apps(), clock)))
     peer.send(b"da")
-    await until(lambda: clock.getDelayedCalls(), "the first segment came")
+    await until(lambda: timers(clock), "the first segment came")
     peer.send(b"te\n")
     assert await peer.receiveUntil(b"\n") == b"<date>\n"
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 @pytest.mark.filterwarnings(PYOPENSSL)
@@ -263,7 +264,7 @@ async def test_oneTurnDeliversABoundedNumberOfMessages(
     assert len(app.messages) == 3 * TURN
     peer.send(b"more\n")
     await peer.receiveUntil(b"<more>\n")
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 @pytest_twisted.ensureDeferred

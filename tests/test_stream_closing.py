@@ -21,6 +21,7 @@ from tests.sockets import (
     Peer,
     answer,
     sheltered,
+    timers,
     tlsSides,
     turns,
     until,
@@ -50,7 +51,7 @@ async def test_anAppThatClosesHasItsAnswerSentAndIsGivenNoMore(
     [app] = apps.apps
     assert (len(app.messages), len(app.lost)) == (1, 1)
     assert app.transport.disconnecting
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 MAX = 1000
@@ -88,7 +89,7 @@ async def test_aPeerThatIsStillSendingIsToldItsFault(
     assert await peer.rest() == reply
     assert isinstance(await peer.closed, ConnectionDone)
     await until(lambda: not sessions.sessions, "the session is closed")
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -132,7 +133,7 @@ async def test_aPeerThatDoesNotCloseTooIsCutOff(listening: Listen, connected: Co
     await until(lambda: not sessions.sessions, "the session is closed")
     [app] = apps.apps
     assert [type(why) for why in app.lost] == [ConnectionAborted]
-    assert (app.messages, clock.getDelayedCalls()) == ([b"1"], [])
+    assert (app.messages, timers(clock)) == ([b"1"], [])
 
 
 @pytest_twisted.ensureDeferred
@@ -143,14 +144,14 @@ async def test_aPeerThatDoesNotReadIsCutOff(listening: Listen, connected: Connec
     peer = await connected(listening(sessions))
     peer.send(b"1\n")
     peer.pause()
-    await until(lambda: clock.getDelayedCalls(), "the app has left")
+    await until(lambda: timers(clock), "the app has left")
     clock.advance(29.9)
     await turns(10)
     assert sessions.sessions
     clock.advance(0.1)
     await until(lambda: not sessions.sessions, "the session is closed")
     assert [type(why) for why in apps.apps[0].lost] == [ConnectionAborted]
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 @pytest.mark.filterwarnings(PYOPENSSL)
@@ -173,9 +174,9 @@ async def test_anAppAbortsAtOnce(
     assert isinstance(await peer.closed, ConnectionLost)
     [app] = apps.apps
     await until(lambda: app.lost, "the app was told")
-    assert (app.messages, len(app.lost), clock.getDelayedCalls()) == ([b"1"], 1, [])
+    assert (app.messages, len(app.lost), timers(clock)) == ([b"1"], 1, [])
     callEverythingLate(app)
-    assert (len(app.lost), clock.getDelayedCalls()) == (1, [])
+    assert (len(app.lost), timers(clock)) == (1, [])
 
 
 class Producer:
@@ -215,7 +216,7 @@ async def test_anAppThatDoesNotKnowThatItsPeerHasGoneDoesNoHarm(
     await until(lambda: app.lost, "the app was told")
     callEverythingLate(app)
     assert [type(why) for why in app.lost] == [ConnectionLost]
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 @pytest.mark.parametrize("sent", [b"undecided", b"x\n" * TURN * 3])
@@ -226,10 +227,10 @@ async def test_noTimerOutlivesASession(listening: Listen, connected: Connect, se
     sessions = sheltered(apps, clock)
     peer = await connected(listening(sessions))
     peer.send(sent)
-    await until(lambda: clock.getDelayedCalls(), "a timer runs")
+    await until(lambda: timers(clock), "a timer runs")
     apps.apps[0].transport.abortConnection()
     await until(lambda: not sessions.sessions, "the session is closed")
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -241,7 +242,7 @@ async def test_aSessionThatClosesUndecidedDecidesNothing(
     sessions = sheltered(apps, clock)
     peer = await connected(listening(sessions), closesToo=False)
     peer.send(b"undecided")
-    await until(lambda: clock.getDelayedCalls(), "the segment came")
+    await until(lambda: timers(clock), "the segment came")
     apps.apps[0].transport.loseConnection()
     assert await peer.rest() == b""
     clock.advance(1)
@@ -258,13 +259,13 @@ async def test_aPeerThatHalfClosesWhileTheSessionClosesEndsIt(
     peer = await connected(listening(sessions))
     peer.send(b"1\n")
     peer.pause()
-    await until(lambda: clock.getDelayedCalls(), "the app has left")
+    await until(lambda: timers(clock), "the app has left")
     peer.halfClose()
     await until(lambda: next(iter(sessions.sessions))._ended, "the peer has half-closed")
     peer.resume()
     assert len(await peer.rest()) == len(FLOOD) + 1
     await until(lambda: not sessions.sessions, "the session is closed")
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
 
 
 @pytest.mark.filterwarnings(PYOPENSSL)
@@ -284,7 +285,7 @@ async def test_anAppThatClosesWhileReadingIsHeldNeedsNoTimeOut(
     answerAndLeave(apps.apps[0], b"1")
     assert await peer.rest() == b"<1>\n"
     await until(lambda: not sessions.sessions, "the session is closed")
-    assert (apps.apps[0].messages, clock.getDelayedCalls()) == ([b"1"], [])
+    assert (apps.apps[0].messages, timers(clock)) == ([b"1"], [])
 
 
 @pytest.mark.filterwarnings(PYOPENSSL)

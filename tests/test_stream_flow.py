@@ -20,7 +20,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from sockapps.stream import TURN
-from tests.sockets import App, Apps, Connect, Listen, Peer, answer, sheltered, turns, until
+from tests.sockets import App, Apps, Connect, Listen, Peer, answer, sheltered, timers, turns, until
 
 BUFFER = 64 * 1024
 BOUND = 2 * 1024 * 1024
@@ -239,7 +239,7 @@ async def test_anAppMayBeginToRegulateBetweenTwoTurns(
     apps = Apps()
     peer = await connected(listening(sheltered(apps, clock, framing="line")))
     peer.send(b"x\n" * 2 * TURN)
-    await until(lambda: clock.getDelayedCalls(), "the first turn is over")
+    await until(lambda: timers(clock), "the first turn is over")
     [app] = apps.apps
     app.transport.write(BIG)
     app.transport.registerProducer(Pusher(app.transport), True)
@@ -247,7 +247,7 @@ async def test_anAppMayBeginToRegulateBetweenTwoTurns(
     assert len(app.messages) == TURN
     clock.advance(0)
     assert len(app.messages) == 2 * TURN
-    assert clock.getDelayedCalls() == []
+    assert timers(clock) == []
     replies = b"<x>\n" * TURN
     assert await peer.receive(2 * len(replies) + len(BIG) + 1) == replies + BIG + b"\n" + replies
 
@@ -268,7 +268,7 @@ async def test_anAppMayStopRegulatingAfterItHasClosed(
     peer = await connected(listening(sheltered(Apps(respond), clock, framing="line")))
     peer.send(b"1\n")
     assert await peer.rest() == b"the last words\n"
-    await until(lambda: not clock.getDelayedCalls(), "the session is closed")
+    await until(lambda: not timers(clock), "the session is closed")
 
 
 @pytest.mark.parametrize("peerHalfCloses", [False, True])
@@ -285,7 +285,7 @@ async def test_closingWaitsForAProducerThatHasNothingToSayYet(
     sessions = sheltered(apps, clock, framing="line")
     peer = await connected(listening(sessions))
     peer.send(b"1\n")
-    await until(lambda: clock.getDelayedCalls(), "the app has left")
+    await until(lambda: timers(clock), "the app has left")
     if peerHalfCloses:
         peer.halfClose()
         await until(lambda: next(iter(sessions.sessions))._ended, "the peer has half-closed")
@@ -294,7 +294,7 @@ async def test_closingWaitsForAProducerThatHasNothingToSayYet(
     app.transport.write(b"the last words")
     app.transport.unregisterProducer()
     assert await peer.rest() == b"the last words\n"
-    await until(lambda: not clock.getDelayedCalls(), "the session is closed")
+    await until(lambda: not timers(clock), "the session is closed")
 
 
 @pytest_twisted.ensureDeferred
