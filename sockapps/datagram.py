@@ -33,6 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockapps.framing import LF
 from sockapps.interfaces import IDatagramApp, IDatagramTransport
 from sockapps.options import DatagramOptions
 
@@ -97,8 +98,17 @@ class DatagramSessions(DatagramProtocol):
         """Deliver one message to the session of its sender."""
         if not datagram:
             return
-        if not self._wholeDatagrams:
+        if datagram[-1] == LF and not self._wholeDatagrams:
             datagram = withoutLineEnd(datagram)
+        shared = self._shared
+        if shared is not None and shared.free:
+            # Where one session serves all, most messages find it so.
+            shared.addr = addr
+            try:
+                shared.app.dataReceived(datagram)
+            except Exception:
+                shared.fail("failed on a message")
+            return
         session = self._shared if self._standsAlone else self.sessions.get(addr)
         if session is None:
             session = self._begin(addr)
@@ -164,6 +174,8 @@ class DatagramSession:
 
     Where an app's messages stand alone there is one for all peers, C{addr} being the peer whose
     message is being answered.
+
+    @ivar free: Whether a message can be delivered at once.
     """
 
     __slots__ = (
@@ -174,6 +186,7 @@ class DatagramSession:
         "_waiting",
         "addr",
         "app",
+        "free",
         "lastHeard",
     )
 
@@ -184,6 +197,7 @@ class DatagramSession:
         self.addr = addr
         self.app = app
         self.lastHeard = sessions.reactor.seconds()
+        self.free = True
         self._ended = False
         self._paused = False
         self._resuming = False
@@ -194,7 +208,7 @@ class DatagramSession:
         try:
             self.app.makeConnection(self)
         except Exception:
-            self._fail("failed to begin")
+            self.fail("failed to begin")
 
     def deliver(self, message: bytes, addr: Address) -> None:
         """Hand the app one message, or let it wait while the app takes its time."""
@@ -212,21 +226,22 @@ class DatagramSession:
         try:
             self.app.dataReceived(message)
         except Exception:
-            self._fail("failed on a message")
+            self.fail("failed on a message")
 
     def end(self) -> None:
         """End the conversation, and tell the app."""
         if self._ended:
             return
         self._ended = True
+        self.free = False
         self._waiting = None
         self._sessions.forget(self)
         try:
             self.app.connectionLost(Failure(ConnectionDone()))
         except Exception:
-            self._fail("failed at the end")
+            self.fail("failed at the end")
 
-    def _fail(self, what: str) -> None:
+    def fail(self, what: str) -> None:
         """The app is at fault, not the peer: say so in the log, and begin anew."""
         self._log.failure("{app} {what}", app=self.app.__class__.__name__, what=what)
         self.end()
@@ -261,6 +276,7 @@ class DatagramSession:
     def pauseProducing(self) -> None:
         """Deliver no more messages for now."""
         self._paused = True
+        self.free = False
 
     def resumeProducing(self) -> None:
         """Deliver messages again, those that waited first."""
@@ -271,6 +287,7 @@ class DatagramSession:
         while self._waiting and not self._paused:
             self.deliver(*self._waiting.popleft())
         self._resuming = False
+        self.free = not (self._paused or self._ended)
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """Say who the messages come from."""

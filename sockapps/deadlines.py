@@ -55,13 +55,12 @@ class Deadlines(Generic[T]):
 
     def _sweep(self) -> None:
         """Tell those who have waited so long, and look again when the next will have."""
-        self._running = False
         now = self._reactor.seconds()
         while self._waiting:
             who, when = next(iter(self._waiting.items()))
             if when > now:
-                self._running = True
                 self._reactor.callLater(when - now, self._sweep)
-                break
+                return
             del self._waiting[who]
             self._missed(who)
+        self._running = False

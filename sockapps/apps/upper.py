@@ -20,6 +20,8 @@ def upper(message: bytes) -> bytes:
 
     The result can be longer than the message: C{ß} becomes C{SS}.
     """
+    if message.isascii():
+        return message.upper()
     try:
         return message.decode().upper().encode()
     except UnicodeDecodeError:
@@ -34,6 +36,8 @@ def upperWithin(message: bytes) -> bytes:
     longer than its question, sent to whom the question claims to come from, would let anybody
     flood others through us.
     """
+    if message.isascii():
+        return message.upper()
     try:
         text = message.decode()
     except UnicodeDecodeError:
@@ -84,6 +88,9 @@ class UpperOnceFactory(UpperFactory):
 
 class UpperClient(ClientProtocol):
     """Speak to an upper-caser."""
+
+    def expected(self, message: bytes, datagrams: bool = False) -> bytes:
+        return upperWithin(message) if datagrams else upper(message)
 
     def upper(self, text: str) -> Deferred[str]:
         """
