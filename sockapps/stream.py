@@ -77,6 +77,7 @@ class StreamSessions(Factory):
         self.options = options
         self.reactor = reactor
         self.makeFraming = FRAMINGS[options.framing]
+        self.makeSession = RawSession if options.framing == "raw" else StreamSession
         self.sessions: set[StreamSession] = set()
         self.closings: Deadlines[StreamSession] = Deadlines(reactor, options.closeTimeout, _cutOff)
         self.lingerings: Deadlines[StreamSession] = Deadlines(reactor, options.linger, _cutOff)
@@ -92,14 +93,14 @@ class StreamSessions(Factory):
     def doStop(self) -> None:
         self.appFactory.doStop()
 
-    def buildProtocol(self, addr: IAddress | None) -> StreamSession | None:
+    def buildProtocol(self, addr: IAddress | None) -> StreamSession | None:  # type: ignore[override]  # an IProtocol, which needs no factory
         """
         Make the app's protocol and the session around it.
 
         @return: C{None} where the app's factory wants no connection from there.
         """
         app = self.appFactory.buildProtocol(cast(IAddress, addr))
-        return None if app is None else StreamSession(app, self)
+        return None if app is None else self.makeSession(app, self)
 
 
 def _cutOff(session: StreamSession) -> None:
@@ -120,9 +121,8 @@ class StreamSession:
 
     Toward the app it is a transport: C{write} sends one reply; C{pauseProducing} asks that no
     message be delivered until C{resumeProducing}, and those that arrive meanwhile wait in order;
-    C{loseConnection} closes when what was written is sent. What it does not know itself
-    (C{getPeer}, C{setTcpNoDelay}, C{getPeerCertificate}…) it leaves to the connection's own
-    transport.
+    C{loseConnection} closes when what was written is sent. The rest of what the transports of TCP
+    and TLS have (C{getPeer}, C{setTcpNoDelay}, C{getPeerCertificate}…) is the connection's own.
 
     What it holds is bounded: one incomplete message, the messages of one read, and the transport's
     write buffer. It reads no further until those are dealt with.
@@ -169,11 +169,6 @@ class StreamSession:
         self._quietCall: IDelayedCall | None = None
         self._turnCall: IDelayedCall | None = None
         self.disconnecting = False
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "transport":
-            raise AttributeError(name)
-        return getattr(self.transport, name)
 
     def logPrefix(self) -> str:
         """Speak in the log under the app's name."""
@@ -322,6 +317,38 @@ class StreamSession:
             self.transport.registerProducer(_WriteGate(self), True)
         elif self._stop & _CLOSED:
             self._shut()
+
+    def getPeer(self) -> Any:
+        """Say who is at the other end."""
+        return self.transport.getPeer()
+
+    def getHost(self) -> Any:
+        """Say where this end is."""
+        return self.transport.getHost()
+
+    def getTcpNoDelay(self) -> Any:
+        """See L{ITCPTransport}."""
+        return self.transport.getTcpNoDelay()
+
+    def setTcpNoDelay(self, enabled: Any) -> None:
+        """See L{ITCPTransport}."""
+        self.transport.setTcpNoDelay(enabled)
+
+    def getTcpKeepAlive(self) -> Any:
+        """See L{ITCPTransport}."""
+        return self.transport.getTcpKeepAlive()
+
+    def setTcpKeepAlive(self, enabled: Any) -> None:
+        """See L{ITCPTransport}."""
+        self.transport.setTcpKeepAlive(enabled)
+
+    def getHandle(self) -> Any:
+        """See L{ISystemHandle}."""
+        return self.transport.getHandle()
+
+    def getPeerCertificate(self) -> Any:
+        """See L{ISSLTransport}; over TLS only."""
+        return self.transport.getPeerCertificate()
 
     # Within
 
@@ -544,6 +571,23 @@ class StreamSession:
             transport.loseConnection()
         else:
             transport.loseWriteConnection()
+
+
+class RawSession(StreamSession):
+    """
+    A session of a hosted factory, which may know its transport better than we do.
+
+    Whatever its protocol asks of its transport, and no session has, is the connection's own. Not
+    so in every session: where a class has a C{__getattr__}, CPython 3.11 looks up each of its
+    attributes the long way, and a small request looks up a dozen.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "transport":
+            raise AttributeError(name)
+        return getattr(self.transport, name)
 
 
 @implementer(IPushProducer)
