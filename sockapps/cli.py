@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from sockapps.accounts.commands import accounts
+from sockapps.bench.command import bench
 from sockapps.printable import shown
 from sockapps.registry import findApps
 
@@ -58,6 +59,7 @@ def main() -> None:
 
 
 main.add_command(accounts)
+main.add_command(bench)
 
 
 @main.command()

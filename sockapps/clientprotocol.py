@@ -87,6 +87,15 @@ class ClientProtocol(Protocol):
         """Tell whether a message ends the conversation, so that no reply follows it."""
         return False
 
+    def expected(self, message: bytes, datagrams: bool = False) -> bytes | None:
+        """
+        Say what the reply to a message must be, as far as the message alone tells.
+
+        @param datagrams: Whether it goes over datagrams; an app may answer otherwise there.
+        @return: The reply; C{None} where any may be right.
+        """
+        return None
+
     @staticmethod
     def compose(*answers: str) -> bytes:
         """Make one message of the answers to what C{asks} says."""

@@ -21,11 +21,12 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from errno import EAGAIN, ENOBUFS
+from collections import deque
+from errno import EAGAIN, ECONNREFUSED, ENOBUFS
 from select import EPOLLIN
 from typing import Any
 
-from twisted.internet import abstract, main, tcp, udp, unix
+from twisted.internet import main, tcp, udp, unix
 from twisted.internet.address import IPv6Address
 from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
@@ -36,15 +37,8 @@ __all__ = ["LEANS_ON", "LeanReactor", "install"]
 
 LEANS_ON: dict[type, tuple[str, ...]] = {
     ReactorBase: ("_justStopped",),
-    EPollReactor: (
-        "_disconnectSelectable",
-        "_doReadOrWrite",
-        "_poller",
-        "_reads",
-        "_selectables",
-        "_writes",
-    ),
-    abstract.FileDescriptor: (
+    EPollReactor: ("_disconnectSelectable", "_doReadOrWrite", "_poller", "_selectables"),
+    tcp.Connection: (
         "_closeWriteConnection",
         "_maybePauseProducer",
         "_postLoseConnection",
@@ -53,16 +47,18 @@ LEANS_ON: dict[type, tuple[str, ...]] = {
         "_writeDisconnected",
         "_writeDisconnecting",
     ),
-    tcp.Port: ("_buildAddr", "_fromListeningDescriptor", "_realPortNumber"),
     tcp.Server: ("_addressType", "_fromConnectedSocket", "_getLogPrefix"),
+    tcp.Port: ("_buildAddr", "_fromListeningDescriptor", "_realPortNumber"),
+    tcp.Client: ("_connectDone",),
     tcp.Connector: ("_makeTransport",),
+    unix.Server: ("_fromConnectedSocket",),
     unix.Port: ("_fromListeningDescriptor",),
-    unix.Server: ("_fromConnectedSocket", "_sendmsgQueue"),
+    unix.Client: ("_connectDone",),
     unix.Connector: ("_makeTransport",),
-    udp.Port: ("_connectedAddr",),
+    udp.Port: ("_connectedAddr", "_fromListeningDescriptor"),
     socket.socket: ("_accept",),
 }
-"""Every private name of others that this module uses, by where it is defined."""
+"""Every private name of others that this module uses, by the class that has it."""
 
 PACKETS = 64
 """Datagrams that one port takes before the others have their turn, empty ones too."""
@@ -74,7 +70,7 @@ class LeanReactor(EPollReactor):
     seconds = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
-        self._due: list[Any] = []
+        self._due: deque[Any] = deque()
         super().__init__()
 
     # The loop
@@ -89,13 +85,11 @@ class LeanReactor(EPollReactor):
                 # nothing else would wake the loop.
                 super().runUntilCurrent()
 
-    def timeout(self) -> float | None:
-        """Wait for nothing while something is to be sent."""
-        return 0 if self._due else super().timeout()
-
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, and deal with them."""
         selectables = self._selectables
+        if self._due:
+            timeout = 0  # what is to be sent does not wait for events
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables) or 1)
         except InterruptedError:
@@ -117,13 +111,15 @@ class LeanReactor(EPollReactor):
                 contexts[place] = selectable
                 try:
                     if event == EPOLLIN:
+                        inRead = True
                         try:
                             why = selectable.doRead()
                         except BaseException:
                             why = sys.exc_info()[1]
+                            inRead = False  # the connection is lost, not only its one half
                             log.err()
                         if why:
-                            self._disconnectSelectable(selectable, why, True)
+                            self._disconnectSelectable(selectable, why, inRead)
                     else:
                         doReadOrWrite(selectable, fd, event)
                     if selectable._due:
@@ -139,12 +135,15 @@ class LeanReactor(EPollReactor):
 
     def _writeDue(self) -> None:
         """Let those write that were written to outside of their own turn."""
-        due, self._due = self._due, []
+        due = self._due
         contexts = context.theContextTracker.currentContext().contexts
         place = len(contexts)
         contexts.append(_NOBODY)
         try:
-            for transport in due:
+            for _ in range(len(due)):
+                if not due:
+                    break  # what was called has let the reactor go round by itself
+                transport = due.popleft()
                 if transport._due:
                     contexts[place] = transport
                     try:
@@ -166,9 +165,22 @@ class LeanReactor(EPollReactor):
             self._disconnectSelectable(transport, why, False)
         elif transport._due:
             # The system did not take everything, or there is more by now.
-            transport._arm()
+            self.addWriter(transport)
 
     # What others ask of it
+
+    def addWriter(self, writer: Any) -> None:
+        """See L{IReactorFDSet}."""
+        super().addWriter(writer)
+        if isinstance(writer, _LeanConnection):
+            writer._due = False
+            writer._armed = True
+
+    def removeWriter(self, writer: Any) -> None:
+        """See L{IReactorFDSet}."""
+        if isinstance(writer, _LeanConnection):
+            writer._due = writer._armed = False
+        super().removeWriter(writer)
 
     def getWriters(self) -> list[Any]:
         """Those that are to write, whatever they wait for."""
@@ -181,10 +193,10 @@ class LeanReactor(EPollReactor):
         return list(super().removeAll())
 
     def _armDue(self) -> None:
-        due, self._due = self._due, []
-        for transport in due:
+        while self._due:
+            transport = self._due.popleft()
             if transport._due:
-                transport._arm()
+                self.addWriter(transport)
 
     # What it makes
 
@@ -314,23 +326,18 @@ class _LeanConnection(_Lean):
     def startWriting(self) -> None:
         if self._due or self._armed:
             return
-        self._due = True
         if self.connected:
+            self._due = True
             self.reactor._due.append(self)
         else:
             # It becomes writable when it is connected.
-            self._arm()
+            self.reactor.addWriter(self)
 
     def stopWriting(self) -> None:
-        self._due = False
         if self._armed:
-            self._armed = False
             self.reactor.removeWriter(self)
-
-    def _arm(self) -> None:
-        self._due = False
-        self._armed = True
-        self.reactor.addWriter(self)
+        else:
+            self._due = False
 
     def write(self, data: bytes) -> None:
         if type(data) is not bytes or not self._plain:
@@ -350,7 +357,8 @@ class _LeanConnection(_Lean):
         waiting = self._tempDataBuffer
         data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
         try:
-            sent = self.socket.send(data) if data else 0
+            # Nothing, too, is sent: only so does it show that the connection was reset.
+            sent = self.socket.send(data)
         except OSError as error:
             if error.errno not in (EAGAIN, ENOBUFS):
                 return main.CONNECTION_LOST
@@ -432,13 +440,17 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
         self.connected = 1
         self._plain = True
 
-    # Asked for by logs, and by nothing that happens for each connection.
+    # Asked for by logs, and by nothing else while a connection lasts.
 
     @property
     def logstr(self) -> str:
         if self._ownLogstr is None:
-            prefix = self._getLogPrefix(self.protocol)
-            self._ownLogstr = f"{prefix},{self.sessionno},{self.hostname}"
+            self._ownLogstr = "(buggy logPrefix method)"
+            try:
+                prefix = self._getLogPrefix(self.protocol)
+                self._ownLogstr = f"{prefix},{self.sessionno},{self.hostname}"
+            except Exception:
+                log.err()
         return self._ownLogstr
 
     @logstr.setter
@@ -450,24 +462,67 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
         if self._ownRepstr is not None:
             return self._ownRepstr
         name = self.protocol.__class__.__name__
-        return f"<{name} #{self.sessionno} on {self.server._realPortNumber}>"
+        number = getattr(self.server, "_realPortNumber", None)
+        if number is None and self.socket.fileno() != -1:
+            number = self.socket.getsockname()[1]  # the port has closed, and forgotten it
+        return f"<{name} #{self.sessionno} on {number}>"
 
     @repstr.setter
     def repstr(self, repstr: str) -> None:
         self._ownRepstr = repstr
 
+    def startTLS(self, *args: Any, **kwargs: Any) -> Any:
+        self._keepNames()
+        return super().startTLS(*args, **kwargs)
+
     def connectionLost(self, reason: Failure) -> None:
-        # The protocol, which both name, is gone afterwards.
-        self.logstr = self.logstr
-        if self.server is not None:
-            self.repstr = self.repstr
+        if hasattr(self, "protocol"):
+            self._keepNames()
         super().connectionLost(reason)
 
+    def _keepNames(self) -> None:
+        """Settle both while the protocol is there that they are of."""
+        self._ownLogstr = self.logstr
+        self._ownRepstr = self.repstr
 
-class LeanPort(tcp.Port):
+
+class LeanPort(_Lean, tcp.Port):
     """A TCP port that accepts lean connections."""
 
     transport = LeanServer
+
+    def doRead(self) -> None:
+        listening: Any = self.socket
+        factory: Any = self.factory
+        family = listening.family
+        most = self.numberAccepts
+        accepted = 0
+        try:
+            while accepted < most:
+                try:
+                    fd, addr = listening._accept()
+                except OSError as error:
+                    if error.errno == EAGAIN:
+                        break
+                    super().doRead()  # finds the same, and knows what to do about it
+                    return
+                accepted += 1
+                sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
+                if len(addr) == 4:
+                    numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                    addr = (socket.getnameinfo(addr, numeric)[0], *addr[1:])  # with its scope
+                protocol = factory.buildProtocol(self._buildAddr(addr))
+                if protocol is None:
+                    sock.close()
+                    continue
+                number = self.sessionno
+                self.sessionno = number + 1
+                protocol.makeConnection(
+                    self.transport(sock, protocol, addr, self, number, self.reactor)
+                )
+            self.numberAccepts = most + 20 if accepted == most else max(1, accepted)
+        except BaseException:
+            log.err()
 
 
 class LeanClient(_LeanReading, _LeanConnection, tcp.Client):
@@ -539,8 +594,11 @@ class LeanUDPPort(_Lean, udp.Port):
             except OSError as error:
                 if error.errno == EAGAIN:
                     return
-                super().doRead()
-                return
+                if error.errno == ECONNREFUSED:
+                    if self._connectedAddr:
+                        protocol.connectionRefused()
+                    return
+                raise
             if len(addr) == 4:
                 addr = addr[:2]
             self._heard = addr

@@ -9,6 +9,7 @@ client protocol on the other.
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import (
@@ -24,7 +25,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITransport,
 )
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
 
@@ -103,6 +104,13 @@ class StreamSessions(Factory):
         return None if app is None else self.makeSession(app, self)
 
 
+_GONE: Any = Protocol()
+"""
+Who an ended session's app is: the two knew each other, and so only the garbage collector could
+have freed them.
+"""
+
+
 def _cutOff(session: StreamSession) -> None:
     session.transport.abortConnection()
 
@@ -132,6 +140,7 @@ class StreamSession:
         "__dict__",  # for what zope.interface and hosted factories put on a transport
         "__weakref__",
         "_appProduces",
+        "_delivering",
         "_endTold",
         "_ended",
         "_ending",
@@ -160,6 +169,7 @@ class StreamSession:
         # What a whole line must be shorter than to be delivered as it comes; 0 where none may.
         self._quick = 0
         self._pending: deque[bytes] = _NOTHING
+        self._delivering = False
         self._replies: list[bytes] | None = None
         self._stop = 0
         self._appProduces = False
@@ -243,21 +253,22 @@ class StreamSession:
         sessions.closings.end(self)
         sessions.lingerings.end(self)
         sessions.sessions.discard(self)
-        self.app.connectionLost(reason)
+        app, self.app = self.app, _GONE
+        app.connectionLost(reason)
 
     # From the app: its transport
 
     def write(self, data: bytes) -> None:
         """Send one reply."""
-        ending = self._ending
-        if ending is None:
-            self._writeOtherwise(data)
-        elif self._replies is None:
-            self.transport.write(data + ending)
-        else:
-            self._replies.append(data + ending)
+        replies = self._replies
+        if replies is not None:
+            replies.append(data)
             if len(data) > LARGE:
                 self._flush()
+        elif self._ending is not None:
+            self.transport.write(data + self._ending)
+        else:
+            self._writeOtherwise(data)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Send one reply, given in pieces."""
@@ -268,7 +279,7 @@ class StreamSession:
         if self._stop & _CLOSING:
             return
         self._halt(_CLOSING)
-        if self._replies is None:
+        if not self._delivering:
             self._close()
 
     def abortConnection(self) -> None:
@@ -299,8 +310,8 @@ class StreamSession:
         if not self._appProduces:
             self.transport.unregisterProducer()
             self._appProduces = True
+            self._collectNoMore()
             self._ending = None
-            self._flush()
             if self._stop & _BLOCKED:
                 self._stop &= ~_BLOCKED
                 self._yield()
@@ -363,7 +374,7 @@ class StreamSession:
                 return
             self._settle(settled)
         self._quick = 0
-        if self._stop or self._pending or self._replies is not None:
+        if self._stop or self._pending or self._delivering:
             self._wait(messages)
             self._holdReading()
         elif messages:
@@ -377,8 +388,10 @@ class StreamSession:
 
         What it does not take now waits before what waits already.
         """
-        replies: list[bytes] = []
-        self._replies = replies
+        self._delivering = True
+        if self._ending is not None:
+            # Framing them is but to put something after each.
+            self._replies = []
         receive = self.app.dataReceived
         left = iter(messages if len(messages) <= TURN else messages[:TURN])
         try:
@@ -386,11 +399,10 @@ class StreamSession:
                 receive(message)
                 if self._stop:
                     break
+            self._collectNoMore()
         except Exception:
             self._fail("failed on a message")
-        if replies:
-            self.transport.write(b"".join(replies))
-        self._replies = None
+        self._delivering = False
         if self._stop & _CLOSING:
             self._close()
             return
@@ -413,6 +425,7 @@ class StreamSession:
         self._stop |= reason
         self._quick = 0
         if reason & _CLOSING:
+            self._collectNoMore()
             self.disconnecting = True
             self._ending = None
 
@@ -425,18 +438,30 @@ class StreamSession:
             self.transport.write(self._framing.frame(data))
         elif self._stop & _CLOSING:
             pass  # the app has said its last word
-        elif self._replies is None:
-            self.transport.write(self._framing.frame(data))
         else:
-            self._replies.append(self._framing.frame(data))
-            if len(data) > LARGE:
-                self._flush()
+            self.transport.write(self._framing.frame(data))
+
+    def _collectNoMore(self) -> None:
+        """Send what was collected; from now on each reply goes to the transport by itself."""
+        self._flush()
+        self._replies = None
 
     def _flush(self) -> None:
-        """Send the replies collected so far."""
-        if self._replies:
-            self.transport.write(b"".join(self._replies))
-            self._replies.clear()
+        """
+        Send the replies collected so far.
+
+        @raise TypeError: the app wrote something else than bytes; what came before that is sent.
+        """
+        replies, ending = self._replies, self._ending
+        if not replies or ending is None:
+            return
+        self._replies = []
+        try:
+            self.transport.write(ending.join(replies) + ending)
+        except TypeError:
+            good = takewhile(lambda reply: isinstance(reply, bytes), replies)
+            self.transport.write(b"".join(reply + ending for reply in good))
+            raise
 
     def _fail(self, what: str) -> None:
         """The app is at fault, not the peer: say so in the log, and let the peer go."""
@@ -474,7 +499,7 @@ class StreamSession:
     def _proceed(self, reason: int) -> None:
         """Go on where C{reason} was the last that kept messages from the app."""
         self._stop &= ~reason
-        if self._replies is None:
+        if not self._delivering:
             self._continue()
 
     def _continue(self) -> None:

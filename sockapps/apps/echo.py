@@ -38,6 +38,9 @@ class EchoFactory(Factory[EchoProtocol]):
 class EchoClient(ClientProtocol):
     """Speak to an echo."""
 
+    def expected(self, message: bytes, datagrams: bool = False) -> bytes:
+        return PREFIX + message
+
     def echo(self, message: bytes | str) -> Deferred[bytes]:
         """
         Have a message said back.

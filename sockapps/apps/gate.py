@@ -82,6 +82,9 @@ class GateClient(ClientProtocol):
 
     closesAfterReply = True
 
+    def expected(self, message: bytes, datagrams: bool = False) -> bytes:
+        return verdict(message)
+
     def isRefusal(self, reply: bytes) -> bool:
         return reply == GO_AWAY or super().isRefusal(reply)
 

@@ -44,6 +44,9 @@ class HelloClient(ClientProtocol):
 
     closesAfterReply = True
 
+    def expected(self, message: bytes, datagrams: bool = False) -> bytes:
+        return GREETING
+
     def greet(self) -> Deferred[str]:
         """
         Be greeted.
