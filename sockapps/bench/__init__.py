@@ -1,0 +1,3 @@
+"""
+C{sockapps bench}: put any endpoint under load, and say how it bears it.
+"""
