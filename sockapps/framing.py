@@ -56,8 +56,8 @@ class Framing(Protocol):
     @property
     def ending(self) -> bytes | None:
         """
-        What follows a reply on the wire, where that is all there is to framing it; else C{None}, and
-        C{frame} must be asked.
+        What follows a reply on the wire, where that is all there is to framing it; else C{None},
+        and C{frame} must be asked.
         """
 
     @property
