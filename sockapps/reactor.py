@@ -80,9 +80,9 @@ class LeanReactor(EPollReactor):
         super().runUntilCurrent()
         if self._due:
             self._writeDue()
-            if self._justStopped:
-                # Something stopped the reactor while it was told that its connection is lost;
-                # nothing else would wake the loop.
+            if self._justStopped or self.threadCallQueue:
+                # Who was told something just now has stopped the reactor, or let it go round and
+                # so wake up for a thread's call; nothing else would wake it for that.
                 super().runUntilCurrent()
 
     def doPoll(self, timeout: float | None) -> None:

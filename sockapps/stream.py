@@ -9,7 +9,6 @@ client protocol on the other.
 from __future__ import annotations
 
 from collections import deque
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import (
@@ -261,6 +260,8 @@ class StreamSession:
     def write(self, data: bytes) -> None:
         """Send one reply."""
         replies = self._replies
+        if type(data) is not bytes:
+            raise TypeError(f"a reply is bytes, not {type(data).__name__}")
         if replies is not None:
             replies.append(data)
             if len(data) > LARGE:
@@ -431,8 +432,6 @@ class StreamSession:
 
     def _writeOtherwise(self, data: bytes) -> None:
         """Send one reply where that takes more than a few bytes after it."""
-        if not isinstance(data, bytes):
-            raise TypeError(f"a reply is bytes, not {type(data).__name__}")
         # A producer goes on until it unregisters, and closing waits for it: Twisted's own rule.
         if self._appProduces:
             self.transport.write(self._framing.frame(data))
@@ -447,21 +446,11 @@ class StreamSession:
         self._replies = None
 
     def _flush(self) -> None:
-        """
-        Send the replies collected so far.
-
-        @raise TypeError: the app wrote something else than bytes; what came before that is sent.
-        """
+        """Send the replies collected so far."""
         replies, ending = self._replies, self._ending
-        if not replies or ending is None:
-            return
-        self._replies = []
-        try:
+        if replies and ending is not None:
+            self._replies = []
             self.transport.write(ending.join(replies) + ending)
-        except TypeError:
-            good = takewhile(lambda reply: isinstance(reply, bytes), replies)
-            self.transport.write(b"".join(reply + ending for reply in good))
-            raise
 
     def _fail(self, what: str) -> None:
         """The app is at fault, not the peer: say so in the log, and let the peer go."""

@@ -372,7 +372,7 @@ async def test_aReplyThatIsNoBytesIsTheAppsFaultWhereItWritesIt(
     peer.send(b"1:x,\n")
     assert b"one" in await peer.rest()
     [event] = loggedErrors.take(TypeError)
-    assert "str" in str(event["log_failure"].value)
+    assert "a reply is bytes, not str" in str(event["log_failure"])
 
 
 @pytest_twisted.ensureDeferred
