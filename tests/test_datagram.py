@@ -66,6 +66,24 @@ async def say(peer: DatagramPeer, message: bytes) -> bytes:
     return await peer.receive()
 
 
+@pytest_twisted.ensureDeferred
+async def test_anAppOfAllPeersThatFailsIsBegunAnew(
+    listening: Listen, speaking: Speak, loggedErrors: LoggedErrors
+) -> None:
+    def onMessage(app: App, message: bytes) -> None:
+        if message == b"bad":
+            raise ValueError("the app is at fault")
+        app.transport.write(message)
+
+    apps = Shared(onMessage)
+    peer = speaking(listening(sheltered(apps)))
+    assert await say(peer, b"1") == b"1"
+    peer.send(b"bad")
+    assert await say(peer, b"2") == b"2"
+    assert len(apps.apps) == 2
+    assert len(loggedErrors.take(ValueError)) == 1
+
+
 @pytest.mark.parametrize("interface", ["127.0.0.1", "::1"])
 @pytest_twisted.ensureDeferred
 async def test_eachPeerHasAnAppOfItsOwn(listening: Listen, speaking: Speak, interface: str) -> None:

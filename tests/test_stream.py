@@ -362,6 +362,23 @@ async def test_anAppThatFailsToBeginLosesItsPeer(
     assert len(loggedErrors.take(ValueError)) == 1
 
 
+@pytest_twisted.ensureDeferred
+async def test_anAppThatFailsOnALaterLineLosesItsPeerToo(
+    listening: Listen, connected: Connect, loggedErrors: LoggedErrors
+) -> None:
+    def answer(app: App, message: bytes) -> None:
+        app.transport.write(message)
+        if message == b"2":
+            raise ValueError("the app is at fault")
+
+    peer = await connected(listening(sheltered(Apps(answer))))
+    peer.send(b"1\n")
+    assert await peer.receive(2) == b"1\n"
+    peer.send(b"2\n")  # alone in its segment, with nothing before it
+    assert await peer.rest() == b"2\n"
+    assert len(loggedErrors.take(ValueError)) == 1
+
+
 @pytest.mark.parametrize("framing", ["line", "chunk", "netstring", "raw"])
 @pytest_twisted.ensureDeferred
 async def test_aReplyThatIsNoBytesIsTheAppsFaultWhereItWritesIt(
@@ -420,6 +437,8 @@ async def test_aSessionIsATransportAndLeavesTheRestToTheConnections(
     assert session.getPeer().port == peer.transport.getHost().port
     session.setTcpNoDelay(True)
     assert session.getTcpNoDelay()
+    session.setTcpKeepAlive(True)
+    assert session.getTcpKeepAlive()
     with pytest.raises(AttributeError):
         session.getPeerCertificate()
     session.anything = 1  # as hosted factories do
