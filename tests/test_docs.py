@@ -4,12 +4,14 @@ What the README and the docs say is so: their examples are run, their tables com
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -68,6 +70,17 @@ def busyPorts() -> list[int]:
     return busy
 
 
+@pytest.fixture
+def ownPorts() -> Iterator[None]:
+    """Have the apps' own ports, one run of the tests after the other."""
+    with Path(tempfile.gettempdir(), "sockapps-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if busy := busyPorts():
+            pytest.skip(f"the examples need the apps' own ports, and {busy} are in use")
+        yield
+
+
+@pytest.mark.usefixtures("ownPorts")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "console")], ids=lambda page: page.name
 )
@@ -75,8 +88,6 @@ def test_examples_do_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     for program, package in {"nc": "netcat-openbsd", "openssl": "openssl"}.items():
         if shutil.which(program) is None:
             pytest.skip(f"the examples need {program}; install Debian's {package}")
-    if busy := busyPorts():
-        pytest.skip(f"the examples need the apps' own ports, and {busy} are in use")
     script, expected = [], []
     for kind, text in blocks(page, "console", "python", "toml"):
         if kind == "console":

@@ -121,7 +121,7 @@ def talk():
     reactor.callFromThread(reactor.stop)
 
 reactor.callWhenRunning(fill)
-late = reactor.callLater(20, reactor.stop)
+reactor.callLater(20, reactor.stop)
 reactor.run()
 print("\\n".join(said))
 """
