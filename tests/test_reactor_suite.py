@@ -18,10 +18,12 @@ pytest.importorskip("hamcrest", reason="Twisted's suite needs it: pip install Py
 def test_each_of_twisteds_own_tests_comes_to_what_it_comes_to_on_the_stock_reactor(
     tmp_path: Path,
 ) -> None:
+    for which in ("stock", "lean"):
+        (tmp_path / which).mkdir()
     suites = {
         which: subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.reactor_suite", which],
-            cwd=tmp_path,  # the suite leaves files where it runs
+            cwd=tmp_path / which,  # the suite leaves files where it runs, named after the test
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
