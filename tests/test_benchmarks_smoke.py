@@ -203,6 +203,26 @@ child.communicate(b"\\n")
     assert alone > 2_000_000
 
 
+def test_a_thread_that_ends_while_its_costs_are_read_is_no_error() -> None:
+    program = """
+import sys, threading
+print(flush=True)
+while not sys.stdin.closed:
+    for thread in [threading.Thread(target=int) for _ in range(20)]:
+        thread.start()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            used = [servers.cpuSeconds(process.pid) for _ in range(3000)]
+        finally:
+            process.kill()
+    assert used[-1] > used[0]
+
+
 def test_targets_are_compared_by_the_medians_of_the_rounds() -> None:
     results = Results({}, rows.ALL, servers.ALL)
     for peer, values in {"sockapps": (9.0, 5.0, 1.0), "stock": (1.0, 10.0, 30.0)}.items():

@@ -166,6 +166,9 @@ class Peer:
         shutil.rmtree(home, ignore_errors=True)
 
 
+_ENDED = (FileNotFoundError, ProcessLookupError)
+"""What reading of a thread says that has just ended: there is no file, or no thread any more."""
+
 _EVERYTHING = ("tcp", "tls", "udp")
 
 ALL = (
@@ -201,7 +204,7 @@ def cpuSeconds(pid: int) -> float:
     user, system, *ofChildren = map(int, fields[11:15])
     living = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # it has just ended, or the kernel does not count
+        with suppress(*_ENDED):  # or the kernel does not count
             living += int((task / "schedstat").read_text().split()[0])
     own = max((user + system) * TICK, living / 1e9)
     return own + sum(ofChildren) * TICK + sum(map(cpuSeconds, _children(pid)))
@@ -290,7 +293,7 @@ def _freePort(transport: str) -> int:
 def _children(pid: int) -> list[int]:
     children: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has ended
+        with suppress(*_ENDED):
             children += map(int, (task / "children").read_text().split())
     return children
 
