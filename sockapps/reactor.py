@@ -30,15 +30,27 @@ from twisted.internet import main, tcp, udp, unix
 from twisted.internet.address import IPv6Address
 from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python import context, log
+from twisted.python.components import globalRegistry
 from twisted.python.failure import Failure
+from zope.interface import providedBy
 
 __all__ = ["LEANS_ON", "LeanReactor", "install"]
 
 LEANS_ON: dict[type, tuple[str, ...]] = {
     ReactorBase: ("_justStopped",),
-    EPollReactor: ("_disconnectSelectable", "_doReadOrWrite", "_poller", "_selectables"),
+    EPollReactor: (
+        "_disconnectSelectable",
+        "_doReadOrWrite",
+        "_poller",
+        "_reads",
+        "_selectables",
+        "_writes",
+    ),
     tcp.Connection: (
+        "_closeSocket",
         "_closeWriteConnection",
         "_maybePauseProducer",
         "_postLoseConnection",
@@ -60,6 +72,9 @@ LEANS_ON: dict[type, tuple[str, ...]] = {
 }
 """Every private name of others that this module uses, by the class that has it."""
 
+_ADAPTERS: Any = globalRegistry
+_DONE = Failure(main.CONNECTION_DONE)
+
 PACKETS = 64
 """Datagrams that one port takes before the others have their turn, empty ones too."""
 
@@ -68,6 +83,7 @@ class LeanReactor(EPollReactor):
     """Twisted's epoll reactor, with connections that write at the end of their own turn."""
 
     seconds = staticmethod(time.monotonic)
+    _turns = 0
 
     def __init__(self) -> None:
         self._due: deque[Any] = deque()
@@ -94,6 +110,7 @@ class LeanReactor(EPollReactor):
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables) or 1)
         except InterruptedError:
             return
+        self._turns += 1
         doReadOrWrite = self._doReadOrWrite
         # What is logged is asked for its prefix where it is logged, not before.
         contexts = context.theContextTracker.currentContext().contexts
@@ -166,6 +183,38 @@ class LeanReactor(EPollReactor):
         elif transport._due:
             # The system did not take everything, or there is more by now.
             self.addWriter(transport)
+        if self._due and self._due[-1] is transport:
+            self._due.pop()  # who was written to in its own turn need not be looked at again
+
+    def _disconnectSelectable(  # type: ignore[override]  # nobody brings failures of his own
+        self, selectable: Any, why: Any, isRead: bool
+    ) -> None:
+        if why is not main.CONNECTION_DONE or not isinstance(selectable, LeanServer):
+            super()._disconnectSelectable(selectable, why, isRead)
+        elif isRead:
+            selectable.readConnectionLost(_DONE)
+        else:
+            selectable.connectionLost(_DONE)
+
+    def _watch(self, transport: Any) -> None:
+        """Begin to read from a connection that was not there before."""
+        fd = transport.fileno()
+        self._poller.register(fd, EPOLLIN)
+        self._reads.add(fd)
+        self._selectables[fd] = transport
+
+    def _forget(self, transport: Any) -> None:
+        """Neither read from a connection nor write to it any more."""
+        fd = transport.fileno()
+        if fd in self._reads or fd in self._writes:
+            self._poller.unregister(fd)
+        elif fd == -1:
+            # Somebody has closed its socket, and so epoll has forgotten it.
+            fd = next((fd for fd, each in self._selectables.items() if each is transport), fd)
+        self._selectables.pop(fd, None)
+        self._reads.discard(fd)
+        self._writes.discard(fd)
+        transport._due = False
 
     # What others ask of it
 
@@ -419,6 +468,7 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
 
     _ownLogstr: str | None = None
     _ownRepstr: str | None = None
+    _lastNames: tuple[str, str, Any] | None = None
 
     def __init__(
         self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
@@ -436,7 +486,7 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
         self.client = client
         self.sessionno = sessionno
         self.hostname = client[0]
-        self.startReading()
+        reactor._watch(self)
         self.connected = 1
         self._plain = True
 
@@ -445,12 +495,9 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
     @property
     def logstr(self) -> str:
         if self._ownLogstr is None:
-            self._ownLogstr = "(buggy logPrefix method)"
-            try:
-                prefix = self._getLogPrefix(self.protocol)
-                self._ownLogstr = f"{prefix},{self.sessionno},{self.hostname}"
-            except Exception:
-                log.err()
+            prefix, _, _ = self._names()
+            own = self._ownLogstr  # what is wrong with the prefix, if something is
+            self._ownLogstr = own or f"{prefix},{self.sessionno},{self.hostname}"
         return self._ownLogstr
 
     @logstr.setter
@@ -461,40 +508,104 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
     def repstr(self) -> str:
         if self._ownRepstr is not None:
             return self._ownRepstr
-        name = self.protocol.__class__.__name__
-        number = getattr(self.server, "_realPortNumber", None)
-        if number is None and self.socket.fileno() != -1:
-            number = self.socket.getsockname()[1]  # the port has closed, and forgotten it
+        _, name, number = self._names()
         return f"<{name} #{self.sessionno} on {number}>"
 
     @repstr.setter
     def repstr(self, repstr: str) -> None:
         self._ownRepstr = repstr
 
+    def _names(self) -> tuple[str, str, Any]:
+        """What both are made of: what the protocol calls itself, its class, the port's number."""
+        if self._lastNames is not None:
+            return self._lastNames
+        prefix = ""
+        if self._ownLogstr is None:
+            try:
+                prefix = self._getLogPrefix(self.protocol)
+            except Exception:
+                self._ownLogstr = "(buggy logPrefix method)"
+                log.err()
+        number = getattr(self.server, "_realPortNumber", None)
+        if number is None and self.socket.fileno() != -1:
+            number = self.socket.getsockname()[1]  # the port has closed, and forgotten it
+        return prefix, self.protocol.__class__.__name__, number
+
     def startTLS(self, *args: Any, **kwargs: Any) -> Any:
-        self._keepNames()
+        self._lastNames = self._names()  # they stay those of the protocol that it had first
         return super().startTLS(*args, **kwargs)
 
-    def connectionLost(self, reason: Failure) -> None:
-        if hasattr(self, "protocol"):
-            self._keepNames()
-        super().connectionLost(reason)
+    # The end. These do what the stock ones do, less what a connection over TCP does not need.
 
-    def _keepNames(self) -> None:
-        """Settle both while the protocol is there that they are of."""
-        self._ownLogstr = self.logstr
-        self._ownRepstr = self.repstr
+    def readConnectionLost(self, reason: Failure) -> None:
+        protocol: Any = self.protocol
+        provided = providedBy(protocol)
+        if provided.isOrExtends(IHalfCloseableProtocol):
+            self.stopReading()
+            try:
+                protocol.readConnectionLost()
+            except BaseException:
+                log.err()
+                self.connectionLost(Failure())
+            else:
+                if (
+                    self.disconnecting
+                    and self._due
+                    and not self._tempDataBuffer
+                    and not self.dataBuffer
+                    and self.producer is None
+                ):
+                    # Both sides have closed, and nothing is left to send.
+                    self.connectionLost(reason)
+        elif hasattr(protocol, "__conform__") or _ADAPTERS.lookup1(
+            provided, IHalfCloseableProtocol
+        ):
+            self.stopReading()
+            super().readConnectionLost(reason)
+        else:
+            self.connectionLost(reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not hasattr(self, "socket"):
+            return
+        protocol = self.protocol
+        self._lastNames = self._names()
+        self._plain = False
+        self.disconnected = 1
+        self.connected = 0
+        if self.producer is not None:
+            self.producer.stopProducing()
+            self.producer = None
+        self.reactor._forget(self)
+        self._closeSocket(reason is _DONE or not reason.check(ConnectionAborted))
+        del self.protocol
+        del self.socket
+        del self.fileno
+        protocol.connectionLost(reason)
+
+
+# CPython gives an instance a dictionary of its own for an attribute that none of the first few of
+# its class had: here, where many connect before one of them ends, for what it gets when it ends.
+_first = LeanServer.__new__(LeanServer)
+for _name in ("_due", "disconnected", "disconnecting", "_lastNames"):
+    setattr(_first, _name, None)
 
 
 class LeanPort(_Lean, tcp.Port):
-    """A TCP port that accepts lean connections."""
+    """
+    A TCP port that accepts lean connections.
+
+    @ivar _filled: The turn of the reactor in which it last accepted as many as it was to.
+    """
 
     transport = LeanServer
+    _filled = 0
 
     def doRead(self) -> None:
         listening: Any = self.socket
         factory: Any = self.factory
-        family = listening.family
+        reactor: Any = self.reactor
+        family = self.addressFamily
         most = self.numberAccepts
         accepted = 0
         try:
@@ -517,10 +628,16 @@ class LeanPort(_Lean, tcp.Port):
                     continue
                 number = self.sessionno
                 self.sessionno = number + 1
-                protocol.makeConnection(
-                    self.transport(sock, protocol, addr, self, number, self.reactor)
-                )
-            self.numberAccepts = most + 20 if accepted == most else max(1, accepted)
+                protocol.makeConnection(self.transport(sock, protocol, addr, self, number, reactor))
+            if accepted < most:
+                self.numberAccepts = max(1, accepted)
+            else:
+                # To ask in vain whether another one waits costs as much as to read and deliver a
+                # request, and epoll tells it for nothing: take more only where it told so at once.
+                turn = reactor._turns
+                if turn == self._filled + 1:
+                    self.numberAccepts = most + 20
+                self._filled = turn
         except BaseException:
             log.err()
 
