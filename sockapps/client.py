@@ -22,12 +22,13 @@ from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEn
 from twisted.internet.protocol import Factory
 
 from sockapps.clientprotocol import DEFAULT_TIMEOUT, ClientProtocol
-from sockapps.datagram import DatagramClient
+from sockapps.datagramclient import DatagramClient
 from sockapps.interfaces import ISocketApp
 from sockapps.options import StreamOptions
 from sockapps.registry import findApps
 from sockapps.settings import splitDescription
-from sockapps.stream import StreamSession, StreamSessions
+from sockapps.stream import StreamSession
+from sockapps.streams import StreamSessions
 
 CLIENT_FRAMINGS = ("line", "chunk", "netstring")
 """How a client may speak; which of them, it has to know: there is nothing to wait and see."""
@@ -153,6 +154,12 @@ class _Clients(Factory[ClientProtocol]):
         return client
 
 
+_PATIENT: dict[str, Any] = dict.fromkeys(
+    ("firstMessageTimeout", "messageTimeout", "idleTimeout", "sessionTimeout", "stallTimeout"), 0.0
+)
+"""No time limits but the client protocol's own: a server owes nothing until it is asked."""
+
+
 class _ClientSessions(StreamSessions):
     explainsFaults = False
 
@@ -170,7 +177,7 @@ def _connectStream(
                 f"{where!r} cannot be connected to: {error}; endpoints are like tcp:HOST:PORT, "
                 "tls:HOST:PORT, unix:PATH, udp:HOST:PORT"
             ) from None
-    options = StreamOptions(framing=framing, maxMessage=MAX_REPLY, linger=1.0)
+    options = StreamOptions(framing=framing, maxMessage=MAX_REPLY, linger=1.0, **_PATIENT)
     connecting: Deferred[Any] = cast(Any, endpoint).connect(
         _ClientSessions(clients, options, reactor)
     )

@@ -49,9 +49,13 @@ class Deadlines(Generic[T]):
                 self._running = True
                 self._reactor.callLater(self._seconds, self._sweep)
 
-    def end(self, who: T) -> None:
-        """Call off a wait, if there is one."""
-        self._waiting.pop(who, None)
+    def end(self, who: T) -> bool:
+        """
+        Call off a wait.
+
+        @return: Whether there was one.
+        """
+        return self._waiting.pop(who, None) is not None
 
     def _sweep(self) -> None:
         """Tell those who have waited so long, and look again when the next will have."""

@@ -31,6 +31,8 @@ DEFAULT_MAX_MESSAGE = 16 * 1024
 # As numbers: looking for those in bytes costs an eighth of looking for bytes.
 LF = 0x0A
 CR = 0x0D
+IAC = 0xFF
+"""What a telnet command begins with."""
 
 # A whole telnet command: an option offered or refused, a subnegotiation, or one bare command.
 # A doubled IAC is a data byte, and a byte below 240 is no command: both are the peer's message.
@@ -64,11 +66,23 @@ class Framing(Protocol):
     def settled(self) -> Framing | None:
         """What to use from now on: the framing itself, or C{None} while that is undecided."""
 
+    @property
+    def holding(self) -> bool:
+        """Whether a message has begun that is not complete."""
+
     def feed(self, data: bytes) -> list[bytes]:
         """
         Take what was received.
 
         @return: The messages that are complete now, in order.
+        """
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        """
+        Divide what was received into pieces of about L{PIECE} bytes, where that changes no message.
+
+        Each can be fed when the messages of the one before are dealt with: of a read that holds
+        nothing but line ends, the messages would take a hundred times its memory.
         """
 
     def finish(self) -> list[bytes]:
@@ -82,6 +96,14 @@ class Framing(Protocol):
         """Make a reply what goes on the wire."""
 
 
+PIECE = 4096
+"""Bytes that are made messages of at once, where there is a choice."""
+
+
+def _divided(data: bytes) -> list[bytes]:
+    return [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+
+
 def tooLong(maxMessage: int) -> str:
     """Say to a peer that its message was too long."""
     return f"message longer than {maxMessage} bytes"
@@ -93,6 +115,7 @@ class ChunkFraming:
     __slots__ = ("fault", "maxMessage")
 
     ending: bytes | None = b""
+    holding = False
 
     def __init__(self, maxMessage: int = DEFAULT_MAX_MESSAGE) -> None:
         self.maxMessage = maxMessage
@@ -106,6 +129,9 @@ class ChunkFraming:
         if len(data) > self.maxMessage:
             self.fault = tooLong(self.maxMessage)
         return [data] if self.fault is None else []
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        return [data]
 
     def finish(self) -> list[bytes]:
         return []
@@ -121,6 +147,7 @@ class RawFraming:
 
     fault: str | None = None
     ending: bytes | None = b""
+    holding = False
 
     def __init__(self, maxMessage: int = DEFAULT_MAX_MESSAGE) -> None:
         pass
@@ -130,6 +157,9 @@ class RawFraming:
         return self
 
     def feed(self, data: bytes) -> list[bytes]:
+        return [data]
+
+    def pieces(self, data: bytes) -> list[bytes]:
         return [data]
 
     def finish(self) -> list[bytes]:
@@ -158,9 +188,20 @@ class LineFraming:
         self._begun = False
         self._afterNul = False
 
+    @classmethod
+    def begun(cls, maxMessage: int) -> LineFraming:
+        """Go on from a first message, which was one whole line."""
+        framing = cls(maxMessage)
+        framing._begun = True
+        return framing
+
     @property
     def settled(self) -> Framing:
         return self
+
+    @property
+    def holding(self) -> bool:
+        return bool(self._held)
 
     @property
     def clean(self) -> bool:
@@ -204,6 +245,9 @@ class LineFraming:
         if size > self.maxMessage:
             messages = self._withinLimit(messages)
         return messages
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        return _divided(data)
 
     def finish(self) -> list[bytes]:
         last = bytes(self._held)
@@ -265,6 +309,10 @@ class NetstringFraming:
     def settled(self) -> Framing:
         return self
 
+    @property
+    def holding(self) -> bool:
+        return bool(self._held)
+
     def feed(self, data: bytes) -> list[bytes]:
         if self.fault is not None:
             return []
@@ -288,6 +336,9 @@ class NetstringFraming:
                 return self._fail("netstring does not begin with its length", messages)
         del held[:begin]
         return messages
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        return _divided(data)
 
     def finish(self) -> list[bytes]:
         if self._held and self.fault is None:
@@ -331,6 +382,10 @@ class AutoFraming:
     def settled(self) -> Framing | None:
         return self._settled
 
+    @property
+    def holding(self) -> bool:
+        return self._held is not None if self._settled is None else self._settled.holding
+
     def feed(self, data: bytes) -> list[bytes]:
         if self._settled is not None:
             return self._settled.feed(data)
@@ -346,6 +401,13 @@ class AutoFraming:
         if len(self._held) - self._held.endswith(b"\r") > self.maxMessage:
             return self.quiet()
         return []
+
+    def pieces(self, data: bytes) -> list[bytes]:
+        if self._settled is not None:
+            return self._settled.pieces(data)
+        # Without an LF it is one message; with one, all that follows is lines.
+        end = data.find(b"\n") + 1
+        return [data[:end], *_divided(data[end:])] if end else [data]
 
     def quiet(self) -> list[bytes]:
         """

@@ -61,3 +61,21 @@ class IDatagramTransport(ITransport):
     """
     The transport of an app whose peer sends datagrams: each C{write} is one datagram back.
     """
+
+
+class IAccountable(Interface):
+    """
+    What a session's transport offers an app whose peers may misuse it.
+    """
+
+    source = Attribute(
+        "C{str | None}: what the peer's address counts as, an IPv4 address or an IPv6 /64; C{None} "
+        "where it has none (a UNIX socket), or is exempt from limits."
+    )
+
+    def penalize(kind: str) -> None:
+        """
+        Hold something against the peer's source, so that it is refused when that adds up.
+
+        @param kind: One of L{sockapps.limits.OFFENCES}, like C{"login"}.
+        """

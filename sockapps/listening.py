@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -20,9 +21,22 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sockapps.datagram import DatagramSessions
+from sockapps.datagrams import DatagramSessions, isLocal
+from sockapps.guard import OwnAddresses
+from sockapps.limits import Admission, Sources
+from sockapps.options import ProcessOptions
+from sockapps.printable import placeOf
+from sockapps.sessionlog import SessionLog
 from sockapps.settings import ServiceSettings, SettingsError, splitDescription
-from sockapps.stream import StreamSessions
+from sockapps.streams import StreamSessions
+
+BACKLOG = 511
+"""
+Connections that wait to be accepted, as in nginx and Redis. Twisted's 50 are soon too few: who
+comes then tries again after a second (tcp(7)).
+"""
+
+_QUEUEING = ("tcp", "tcp4", "tcp6", "ssl", "tls", "unix")
 
 UDP_PACKET = 65536
 """Bytes to read at once: more than any datagram has, so that none is cut short."""
@@ -42,18 +56,29 @@ class Listening(Service):
     One service at one endpoint.
 
     @ivar service: The service's name.
+    @ivar app: The name of its app.
     @ivar description: The endpoint's description.
+    @ivar sessions: What shelters the app there; C{None} where that is no app's.
     @ivar port: The port, while it listens.
     """
 
     _log = Logger()
 
     def __init__(
-        self, service: str, description: str, framing: str, listen: Callable[[], Any], reactor: Any
+        self,
+        service: str,
+        description: str,
+        framing: str,
+        listen: Callable[[], Any],
+        reactor: Any,
+        app: str = "",
+        sessions: StreamSessions | DatagramSessions | None = None,
     ) -> None:
         self.service = service
+        self.app = app
         self.description = description
         self.framing = framing
+        self.sessions = sessions
         self.port: Any = None
         self._listen = listen
         self._reactor = reactor
@@ -121,11 +146,13 @@ class Listening(Service):
 
     def _began(self, port: IListeningPort) -> None:
         self.port = port
+        if isinstance(self.sessions, StreamSessions):
+            self.sessions.wrapped = getattr(port, "factory", None) is not self.sessions
         self._log.info(
             "{service} listens on {description} at {address}, framing {framing}",
             service=self.service,
             description=self.description,
-            address=_address(port.getHost()),
+            address=placeOf(port.getHost()) or port.getHost(),
             framing=self.framing,
         )
 
@@ -174,35 +201,81 @@ class AllOrNone(Service):
             raise
 
 
-def listenings(settings: ServiceSettings, reactor: Any) -> list[Listening]:
+@attrs.frozen
+class Process:
+    """
+    What all services of one process share.
+
+    @ivar sources: What is known of those who come.
+    @ivar own: Where datagrams are listened for.
+    @ivar tell: Of which sessions the log tells, see L{SessionLog}.
+    """
+
+    sources: Sources
+    own: OwnAddresses
+    tell: str
+
+    @classmethod
+    def make(cls, options: ProcessOptions, tell: str, reactor: Any) -> Process:
+        """Begin to know, with nobody known."""
+        return cls(Sources(options, reactor.seconds), OwnAddresses(isLocal), tell)
+
+
+def listenings(
+    settings: ServiceSettings, reactor: Any, process: Process | None = None
+) -> list[Listening]:
     """
     Make what listens for one service, at each of its endpoints; they share its app's factory.
 
+    @param process: What it shares with others; without one it is alone, and no log hears of it.
     @raise SettingsError: an option of the app, or an endpoint, cannot be used.
     """
-    factory = settings.makeFactory()
-    return [_listening(settings, factory, description, reactor) for description in settings.listen]
+    process = process or Process.make(ProcessOptions(), "none", reactor)
+    shared = _Shared(
+        settings.makeFactory(),
+        Admission(settings.admission, process.sources),
+        SessionLog(
+            settings.name, process.tell, reactor.seconds, reactor.callLater, settings.app.name
+        ),
+        process.own,
+    )
+    return [_listening(settings, description, reactor, shared) for description in settings.listen]
+
+
+@attrs.frozen
+class _Shared:
+    """What all endpoints of one service share."""
+
+    factory: IProtocolFactory
+    admission: Admission
+    log: SessionLog
+    own: OwnAddresses
 
 
 def _listening(
-    settings: ServiceSettings, factory: IProtocolFactory, description: str, reactor: Any
+    settings: ServiceSettings, description: str, reactor: Any, shared: _Shared
 ) -> Listening:
+    factory, admission, log = shared.factory, shared.admission, shared.log
+    sessions: StreamSessions | DatagramSessions
     try:
         if description.startswith("udp:"):
             port, interface = _parseUDP(description)
             framing = "datagram"
+            sessions = datagrams = DatagramSessions(
+                factory, settings.datagram, reactor, admission, log, shared.own
+            )
 
             def listen() -> Any:
-                datagrams = DatagramSessions(factory, settings.datagram, reactor)
                 return reactor.listenUDP(port, datagrams, interface, UDP_PACKET)
 
         else:
             _needCertificates(description)
-            endpoint = serverFromString(reactor, description)
+            endpoint = serverFromString(reactor, _withBacklog(description))
             framing = settings.stream.framing
+            sessions = streams = StreamSessions(factory, settings.stream, reactor, admission, log)
 
             def listen() -> Any:
-                return endpoint.listen(StreamSessions(factory, settings.stream, reactor))
+                return endpoint.listen(streams)
 
     except Exception as error:
         # Each kind of endpoint has its own way to refuse, and files of its own to miss.
@@ -210,7 +283,9 @@ def _listening(
             f"{settings.listenPlace}: {description!r} cannot be used: {_why(error)}; "
             "twistd sockapps --help shows the endpoints"
         ) from None
-    return Listening(settings.name, description, framing, listen, reactor)
+    return Listening(
+        settings.name, description, framing, listen, reactor, settings.app.name, sessions
+    )
 
 
 def _parseUDP(description: str) -> tuple[int, str]:
@@ -232,6 +307,15 @@ def _parseUDP(description: str) -> tuple[int, str]:
     if not (isIPAddress(interface) or isIPv6Address(interface)):
         raise ValueError(f"{interface!r} is no IP address")
     return int(port), interface
+
+
+def _withBacklog(description: str) -> str:
+    """Let as many wait to be accepted as a busy minute brings, where nobody says how many."""
+    kind, *parts = splitDescription(description)
+    inOrder = sum("=" not in part for part in parts)
+    if kind not in _QUEUEING or inOrder > 2 or any(p.startswith("backlog=") for p in parts):
+        return description
+    return f"{description}:backlog={BACKLOG}"
 
 
 def _needCertificates(description: str) -> None:
@@ -281,11 +365,3 @@ def _unlock(error: BaseException | None) -> None:
         with suppress(OSError):  # it was to have none
             if os.readlink(lock) == b"%d" % os.getpid():
                 os.unlink(lock)
-
-
-def _address(address: Any) -> str:
-    if hasattr(address, "port"):
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        return f"{host}:{address.port}"
-    name = getattr(address, "name", address)
-    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)

@@ -8,9 +8,13 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from unicodedata import east_asian_width
 
-from sockapps.options import DatagramOptions, StreamOptions
+from sockapps.admin import AdminOptions
+from sockapps.options import AdmissionOptions, DatagramOptions, ProcessOptions, StreamOptions
 from sockapps.registry import findApps
 from sockapps.settings import Key, keysOf
+
+PROCESS_TABLES: dict[str, type] = {"limits": ProcessOptions, "admin": AdminOptions}
+"""What in a file is no service: the process's own tables, by their names."""
 
 WIDTH = 79
 """Columns that a line takes at most."""
@@ -67,7 +71,8 @@ def manual(options: Mapping[str, str]) -> str:
     @param options: What each option of the command line does, by how it is written.
     """
     lines = [line for written, does in options.items() for line in _entry(2, written, does)]
-    return "\n".join([INTRODUCTION + "\n".join(lines), EXAMPLES, *_apps(), "", *_keys()]) + "\n"
+    parts = [INTRODUCTION + "\n".join(lines), EXAMPLES, *_apps(), "", *_keys(), "", *_tables()]
+    return "\n".join(parts) + "\n"
 
 
 def _apps() -> Iterator[str]:
@@ -87,7 +92,14 @@ def _keys() -> Iterator[str]:
     yield "Keys of every service, with their defaults:"
     for written, means in SERVICE_KEYS.items():
         yield from _entry(6, written, means)
-    for owner in (StreamOptions, DatagramOptions):
+    for owner in (AdmissionOptions, StreamOptions, DatagramOptions):
+        yield from _describe(keysOf(owner).values())
+
+
+def _tables() -> Iterator[str]:
+    yield "Of numbers that limit something, 0 means that there is no limit."
+    for name, owner in PROCESS_TABLES.items():
+        yield f"\nKeys of the table [{name}] in a file, with their defaults:"
         yield from _describe(keysOf(owner).values())
 
 

@@ -11,19 +11,30 @@ from difflib import get_close_matches
 from functools import partial
 from operator import eq
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import attrs
 import cattrs
 from twisted.internet.interfaces import IProtocolFactory
 
 from sockapps.interfaces import ISocketApp
-from sockapps.options import DatagramOptions, StreamOptions
+from sockapps.options import AdmissionOptions, DatagramOptions, StreamOptions
+from sockapps.printable import shown
 from sockapps.registry import findApps
+
+T = TypeVar("T")
+
+
+LONGEST_SHOWN = 100
+"""Characters of a value in an error."""
 
 
 class SettingsError(ValueError):
     """A setting that cannot be used: where it stands, what is wrong, what would be right."""
+
+    def __init__(self, said: str) -> None:
+        # Names of tables, keys and files may hold what acts on a terminal.
+        super().__init__(shown(said))
 
 
 @attrs.frozen
@@ -41,6 +52,7 @@ class ServiceSettings:
     app: ISocketApp
     listen: tuple[str, ...]
     listenPlace: str
+    admission: AdmissionOptions
     stream: StreamOptions
     datagram: DatagramOptions
     makeFactory: Callable[[], IProtocolFactory]
@@ -80,7 +92,7 @@ class Key:
         @param where: Where it was given, for the error.
         @raise SettingsError: it is not of the field's type, or out of its range.
         """
-        shown = "" if self.field.metadata.get("secret") else f", not {value!r}"
+        shown = "" if self.field.metadata.get("secret") else f", not {_quoted(value)}"
         convert: Any = self.field.converter
         try:
             typed = _CONVERTER.structure(value, self.type)
@@ -151,11 +163,12 @@ def serviceSettings(
         raise SettingsError(f"{where}: the app {app.name} cannot be loaded: {error}") from None
     shell: dict[str, tuple[type, Key]] = {
         key.name: (owner, key)
-        for owner in (StreamOptions, DatagramOptions)
+        for owner in (AdmissionOptions, StreamOptions, DatagramOptions)
         for key in keysOf(owner).values()
     }
     listen: tuple[str, ...] = (app.listens,)
     chosen: dict[type, dict[str, Any]] = {
+        AdmissionOptions: {},
         StreamOptions: {"framing": app.framing},
         DatagramOptions: {},
     }
@@ -171,7 +184,7 @@ def serviceSettings(
             listen = _listen(value, place)
         else:
             raise SettingsError(
-                f"{elsewhere.get(word, where)}: there is no key {word!r}"
+                f"{elsewhere.get(word, where)}: there is no key {_quoted(word)}"
                 + _suggestion(word, ["app", "listen", *shell, *own])
             )
     for key in own.values():
@@ -189,10 +202,33 @@ def serviceSettings(
         app,
         listen,
         f"{elsewhere.get('listen', where)}.listen",
+        AdmissionOptions(**chosen[AdmissionOptions]),
         StreamOptions(**chosen[StreamOptions]),
         DatagramOptions(**chosen[DatagramOptions]),
         makeFactory,
     )
+
+
+def tableSettings(owner: type[T], given: Mapping[str, object], where: str) -> T:
+    """
+    Settle what one of the process's own tables says.
+
+    @param owner: The attrs class that its keys belong to.
+    @param where: What the errors call the place.
+    @raise SettingsError: there is no such key, or a value cannot be used.
+    """
+    keys = keysOf(owner)
+    chosen: dict[str, Any] = {}
+    for word, value in given.items():
+        if word not in keys:
+            raise SettingsError(
+                f"{where}: there is no key {_quoted(word)}" + _suggestion(word, keys)
+            )
+        chosen[keys[word].field.name] = keys[word].read(value, f"{where}.{word}")
+    try:
+        return owner(**chosen)
+    except ValueError as error:
+        raise SettingsError(f"{where}.{error}") from None
 
 
 def parseService(text: str) -> tuple[str, dict[str, object]]:
@@ -257,7 +293,8 @@ def readConfig(path: str) -> dict[str, dict[str, object]]:
 def _app(name: object, where: str) -> ISocketApp:
     apps = findApps()
     if not isinstance(name, str) or name not in apps:
-        raise SettingsError(f"{where}: there is no app {name!r}" + _suggestion(str(name), apps))
+        word = name if isinstance(name, str) else ""
+        raise SettingsError(f"{where}: there is no app {_quoted(name)}" + _suggestion(word, apps))
     return apps[name]
 
 
@@ -269,8 +306,17 @@ def _listen(value: object, where: str) -> tuple[str, ...]:
         or not descriptions
         or not all(isinstance(description, str) for description in descriptions)
     ):
-        raise SettingsError(f"{where}: must be an endpoint or a list of them, not {value!r}")
+        raise SettingsError(f"{where}: must be an endpoint or a list of them, not {_quoted(value)}")
     return tuple(descriptions)
+
+
+def _quoted(value: object) -> str:
+    """Show in an error what was given, the beginning of it where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, tables too deep
+        return f"this {type(value).__name__}, too large to be shown"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
@@ -290,7 +336,8 @@ class _Unreadable(Exception):
 def _whole(value: object, _: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    # Within the same bounds: in C not every number is one.
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
         return value
     raise _Unreadable("a whole number")
 

@@ -9,34 +9,47 @@ client protocol on the other.
 from __future__ import annotations
 
 from collections import deque
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, cast
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
     ILoggingContext,
     IProtocol,
-    IProtocolFactory,
     IPushProducer,
-    IReactorTime,
     ISSLTransport,
     ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from zope.interface import alsoProvides, implementer
 
-from sockapps.deadlines import Deadlines
-from sockapps.framing import CR, FRAMINGS, LF, AutoFraming, Framing, LineFraming, RawFraming
-from sockapps.options import StreamOptions
+from sockapps.counts import nextNumber
+from sockapps.framing import (
+    CR,
+    IAC,
+    LF,
+    PIECE,
+    AutoFraming,
+    Framing,
+    LineFraming,
+    RawFraming,
+    tooLong,
+)
+from sockapps.interfaces import IAccountable
+from sockapps.sendqueue import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
+
+    from sockapps.limits import Standing
+    from sockapps.streams import StreamSessions
 
 TURN = 64
 """Messages delivered to one session before the other sessions get their turn."""
@@ -56,53 +69,6 @@ _NOTHING: deque[bytes] = deque(maxlen=0)
 """What waits in a session where nothing does: even an empty queue takes hundreds of bytes."""
 
 
-class StreamSessions(Factory):
-    """
-    Shelter any protocol factory: each connection gets a session around its protocol.
-
-    @ivar sessions: Those that are open now.
-    @ivar closings: Those that are sending their last replies.
-    @ivar lingerings: Those whose peer has everything, and has not closed yet.
-    @ivar decidedByQuiet: How many connections a gap, not an LF, has shown to be C{chunk}.
-    """
-
-    noisy = False
-    explainsFaults = True
-    """Whether a peer is told why its session ends; a client leaves its server in peace."""
-
-    def __init__(
-        self, factory: IProtocolFactory, options: StreamOptions, reactor: IReactorTime
-    ) -> None:
-        self.appFactory = factory
-        self.options = options
-        self.reactor = reactor
-        self.makeFraming = FRAMINGS[options.framing]
-        self.makeSession = RawSession if options.framing == "raw" else StreamSession
-        self.sessions: set[StreamSession] = set()
-        self.closings: Deadlines[StreamSession] = Deadlines(reactor, options.closeTimeout, _cutOff)
-        self.lingerings: Deadlines[StreamSession] = Deadlines(reactor, options.linger, _cutOff)
-        self.decidedByQuiet = 0
-
-    def logPrefix(self) -> str:
-        """Speak in the log under the app's name."""
-        return self.appFactory.__class__.__name__
-
-    def doStart(self) -> None:
-        self.appFactory.doStart()
-
-    def doStop(self) -> None:
-        self.appFactory.doStop()
-
-    def buildProtocol(self, addr: IAddress | None) -> StreamSession | None:  # type: ignore[override]  # an IProtocol, which needs no factory
-        """
-        Make the app's protocol and the session around it.
-
-        @return: C{None} where the app's factory wants no connection from there.
-        """
-        app = self.appFactory.buildProtocol(cast(IAddress, addr))
-        return None if app is None else self.makeSession(app, self)
-
-
 _GONE: Any = Protocol()
 """
 Who an ended session's app is: the two knew each other, and so only the garbage collector could
@@ -110,11 +76,8 @@ have freed them.
 """
 
 
-def _cutOff(session: StreamSession) -> None:
-    session.transport.abortConnection()
-
-
 @implementer(
+    IAccountable,
     IHalfCloseableProtocol,
     IProtocol,
     ILoggingContext,
@@ -133,6 +96,10 @@ class StreamSession:
 
     What it holds is bounded: one incomplete message, the messages of one read, and the transport's
     write buffer. It reads no further until those are dealt with.
+
+    @ivar messages: How many the app was given.
+    @ivar received: Bytes that came.
+    @ivar sent: Bytes of the app's replies, without their framing.
     """
 
     __slots__ = (
@@ -144,30 +111,55 @@ class StreamSession:
         "_ended",
         "_ending",
         "_framing",
+        "_later",
+        "_meter",
+        "_number",
         "_pending",
         "_quick",
-        "_quietCall",
         "_readingHeld",
         "_replies",
+        "_seen",
+        "_seenAt",
         "_sessions",
+        "_since",
+        "_standing",
         "_stop",
-        "_turnCall",
+        "_unfed",
+        "_why",
         "app",
         "disconnecting",
+        "messages",
+        "received",
+        "sent",
         "transport",
     )
 
     _log = Logger()
 
-    def __init__(self, app: IProtocol, sessions: StreamSessions) -> None:
+    def __init__(
+        self, app: IProtocol, sessions: StreamSessions, standing: Standing | None = None
+    ) -> None:
         self.app = app
         self._sessions = sessions
-        self._framing: Framing = sessions.makeFraming(sessions.options.maxMessage)
+        self._standing = standing
+        # What its messages are taken from, where its source may send so many a second.
+        self._meter = standing.messages if standing is not None and standing.limited else None
+        self._number: int | None = None
+        self._why: str | None = None
+        self.messages = self.received = self.sent = 0
+        # When the message began that is not complete yet.
+        self._since: float | None = None
+        # What a sweep saw: how many bytes had gone to and fro, and since when it is so many.
+        self._seen = 0
+        self._seenAt: float | None = None
+        self._framing = sessions.blank
         # What follows a reply; None where writing takes more than that.
         self._ending = self._framing.ending
         # What a whole line must be shorter than to be delivered as it comes; 0 where none may.
         self._quick = 0
         self._pending: deque[bytes] = _NOTHING
+        # What came and is no messages yet; C{None} in it is the end of what the peer sends.
+        self._unfed: deque[bytes | None] | None = None
         self._delivering = False
         self._replies: list[bytes] | None = None
         self._stop = 0
@@ -175,13 +167,34 @@ class StreamSession:
         self._ended = False
         self._endTold = False
         self._readingHeld = False
-        self._quietCall: IDelayedCall | None = None
-        self._turnCall: IDelayedCall | None = None
+        # The end of a first message with no LF, or the next turn: never both.
+        self._later: IDelayedCall | None = None
         self.disconnecting = False
 
     def logPrefix(self) -> str:
         """Speak in the log under the app's name."""
         return self.app.__class__.__name__
+
+    @property
+    def number(self) -> int:
+        """Its number, which no other session of this process has."""
+        if self._number is None:
+            self._number = nextNumber()
+        return self._number
+
+    @property
+    def began(self) -> float:
+        """When it began, by the reactor's clock."""
+        return self._sessions.sessions[self]
+
+    @property
+    def source(self) -> str | None:
+        """See L{IAccountable}."""
+        return self._standing.source if self._standing is not None else None
+
+    def penalize(self, kind: str) -> None:
+        """See L{IAccountable}."""
+        self._sessions.penalize(self._standing, kind)
 
     # From the network
 
@@ -190,23 +203,38 @@ class StreamSession:
         self.transport = transport
         if ISSLTransport.providedBy(transport):
             alsoProvides(self, ISSLTransport)
-        self._sessions.sessions.add(self)
+        self._sessions.begin(self)
         transport.registerProducer(_WriteGate(self), True)
         try:
             self.app.makeConnection(self)
         except Exception:
             self._fail("failed to begin")
             self._close()
+        if not self._stop:
+            self._quick = self._sessions.quick
 
     def connectionMade(self) -> None:
         """Nothing: L{makeConnection} has told the app."""
 
     def dataReceived(self, data: bytes) -> None:
         """Deliver the messages that these bytes complete."""
-        if len(data) < self._quick and data[-1] == LF:
+        size = len(data)
+        self.received += size
+        if size < self._quick and data[-1] == LF:
             message = data[:-1]
             if LF not in message and CR not in message:
                 # One whole line, and nothing before it: most requests are that.
+                if not self.messages:
+                    if data[0] == IAC:
+                        self._take(data)
+                        return
+                    self._framing = self._sessions.line
+                    if self._ending is not None:
+                        self._ending = b"\n"
+                if self._meter is not None and not self._meter.take():
+                    self.cut("rate")
+                    return
+                self.messages += 1
                 try:
                     self.app.dataReceived(message)
                 except Exception:
@@ -225,11 +253,11 @@ class StreamSession:
                 self.transport.loseConnection()
             return
         self._quick = 0
-        messages = self._framing.finish()
-        if self._framing.settled is not None:
-            self._settle(self._framing.settled)
-        self._wait(messages)
-        self._continue()
+        if self._unfed:
+            self._unfed.append(None)
+        else:
+            self._takeEnd()
+            self._continue()
 
     def writeConnectionLost(self) -> None:
         """The last reply is sent, and the peer knows that it was the last."""
@@ -242,16 +270,22 @@ class StreamSession:
 
     def connectionLost(self, reason: Failure) -> None:
         """End, and tell the app."""
-        self._halt(_CLOSING | _ABORTED)
+        self._stop |= _CLOSING | _ABORTED
+        self._quick = 0
+        self._ending = self._replies = None
+        self.disconnecting = True
         self._appProduces = False
         self._pending = _NOTHING
-        for call in (self._quietCall, self._turnCall):
-            if call is not None and call.active():
-                call.cancel()
-        sessions = self._sessions
-        sessions.closings.end(self)
-        sessions.lingerings.end(self)
-        sessions.sessions.discard(self)
+        self._unfed = None
+        if self._later is not None and self._later.active():
+            self._later.cancel()
+        why = self._why
+        if why is None:
+            if reason.check(ConnectionDone):
+                why = "peer"
+            else:
+                why = "shutdown" if self._sessions.stopped else "lost"
+        self._sessions.end(self, why, self._standing)
         app, self.app = self.app, _GONE
         app.connectionLost(reason)
 
@@ -262,6 +296,7 @@ class StreamSession:
         replies = self._replies
         if type(data) is not bytes:
             raise TypeError(f"a reply is bytes, not {type(data).__name__}")
+        self.sent += len(data)
         if replies is not None:
             replies.append(data)
             if len(data) > LARGE:
@@ -277,19 +312,60 @@ class StreamSession:
 
     def loseConnection(self) -> None:
         """Close when what was written is sent; abort if that takes too long."""
-        if self._stop & _CLOSING:
-            return
-        self._halt(_CLOSING)
-        if not self._delivering:
-            self._close()
+        self._lose("app")
 
     def abortConnection(self) -> None:
         """Close at once, and lose what was not sent."""
+        self.cut("app")
+
+    def cut(self, why: str) -> None:
+        """
+        Close at once, for a reason of ours.
+
+        @param why: One of L{sockapps.counts.ENDINGS}.
+        """
         if self._stop & _ABORTED:
             return
+        if self._why is None or why == "close_timeout":
+            self._why = why
         self._halt(_CLOSING | _ABORTED)
         self._appProduces = False
         self.transport.abortConnection()
+
+    def overdue(self, now: float, began: float) -> str | None:
+        """
+        Look for a deadline that was missed, some part of it too late at worst.
+
+        @return: Which, one of L{sockapps.counts.ENDINGS}; or C{None}.
+        """
+        if self._stop & _CLOSING:
+            return None  # there are deadlines for that
+        options = self._sessions.options
+        moved = self.received + self.sent
+        if self._stop or self._readingHeld:
+            # It is not the peer that is waited for, or not for its messages.
+            self._seenAt = now
+            if self._since is not None:
+                self._since = now
+        elif self._since is not None and 0 < options.messageTimeout <= now - self._since:
+            return "message_timeout"
+        elif not self.messages and 0 < options.firstMessageTimeout <= now - began:
+            return "first_message_timeout"
+        elif moved != self._seen:
+            self._seen = moved
+            self._seenAt = now
+        elif 0 < options.idleTimeout <= now - (began if self._seenAt is None else self._seenAt):
+            return "idle_timeout"
+        return "session_timeout" if 0 < options.sessionTimeout <= now - began else None
+
+    def miss(self, why: str) -> None:
+        """Close because a deadline was missed; who sends too slowly is told."""
+        if why in ("message_timeout", "first_message_timeout"):
+            self.penalize("deadline")
+        if why == "message_timeout" and self._sessions.explainsFaults:
+            seconds = self._sessions.options.messageTimeout
+            self.write(b"[error: message not complete within %g seconds]" % seconds)
+        self._lose(why)
 
     def pauseProducing(self) -> None:
         """Deliver no more messages for now."""
@@ -315,7 +391,10 @@ class StreamSession:
             self._ending = None
             if self._stop & _BLOCKED:
                 self._stop &= ~_BLOCKED
+                self._sessions.mended(self)
                 self._yield()
+        if streaming:
+            producer = _AppGate(self, producer)
         self.transport.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
@@ -324,6 +403,7 @@ class StreamSession:
             return
         self._appProduces = False
         self.transport.unregisterProducer()
+        self._sessions.mended(self)
         if not self._stop & _CLOSING:
             self._ending = self._framing.ending
             self.transport.registerProducer(_WriteGate(self), True)
@@ -366,15 +446,50 @@ class StreamSession:
 
     def _take(self, data: bytes) -> None:
         """Deliver the messages that these bytes complete, or let them wait."""
+        self._quick = 0
+        framing = self._framing = self._sessions.ownFraming(self._framing)
+        if self._unfed:
+            self._unfed.extend(framing.pieces(data))
+            self._holdReading()
+            return
+        if len(data) > PIECE:
+            data, *rest = framing.pieces(data)
+            if rest:
+                self._unfed = deque(rest)
+        self._feed(data)
+
+    def _takeEnd(self) -> None:
+        """Nothing more comes; perhaps that completes a message."""
+        self._since = None
+        messages = self._framing.finish()
+        if self._framing.settled is not None:
+            self._settle(self._framing.settled)
+        self._wait(messages)
+
+    def _feed(self, data: bytes) -> None:
+        """Deliver the messages that these bytes complete, or let them wait."""
         framing = self._framing
         messages = framing.feed(data)
         settled = framing.settled
         if settled is not framing:
             if settled is None:
+                if self._since is None:
+                    self._since = self._sessions.reactor.seconds()
                 self._awaitQuiet()
                 return
             self._settle(settled)
-        self._quick = 0
+            framing = settled
+        unfed = self._unfed
+        while unfed and len(messages) < TURN and framing.fault is None:
+            piece = unfed[0]
+            if piece is None:
+                break
+            del unfed[0]
+            messages += framing.feed(piece)
+        if not framing.holding:
+            self._since = None
+        elif messages or self._since is None:
+            self._since = self._sessions.reactor.seconds()
         if self._stop or self._pending or self._delivering:
             self._wait(messages)
             self._holdReading()
@@ -389,12 +504,16 @@ class StreamSession:
 
         What it does not take now waits before what waits already.
         """
+        if self._meter is not None and not self._meter.take(min(len(messages), TURN)):
+            self.cut("rate")
+            return
         self._delivering = True
         if self._ending is not None:
             # Framing them is but to put something after each.
             self._replies = []
         receive = self.app.dataReceived
-        left = iter(messages if len(messages) <= TURN else messages[:TURN])
+        turn = messages if len(messages) <= TURN else messages[:TURN]
+        left = iter(turn)
         try:
             for message in left:
                 receive(message)
@@ -403,6 +522,7 @@ class StreamSession:
             self._collectNoMore()
         except Exception:
             self._fail("failed on a message")
+        self.messages += len(turn) - length_hint(left)
         self._delivering = False
         if self._stop & _CLOSING:
             self._close()
@@ -436,7 +556,13 @@ class StreamSession:
         if self._appProduces:
             self.transport.write(self._framing.frame(data))
         elif self._stop & _CLOSING:
-            pass  # the app has said its last word
+            self.sent -= len(data)  # the app has said its last word before
+        elif (
+            self._stop & _BLOCKED
+            and 0 < self._sessions.options.maxUnsent < waiting(self.transport)
+            and not isinstance(self._framing, RawFraming)
+        ):
+            self.cut("unsent")
         else:
             self.transport.write(self._framing.frame(data))
 
@@ -447,28 +573,28 @@ class StreamSession:
 
     def _flush(self) -> None:
         """Send the replies collected so far."""
-        replies, ending = self._replies, self._ending
-        if replies and ending is not None:
-            self._replies = []
+        if self._replies:
+            replies, self._replies = self._replies, []
+            ending = cast(bytes, self._framing.ending)
             self.transport.write(ending.join(replies) + ending)
 
     def _fail(self, what: str) -> None:
         """The app is at fault, not the peer: say so in the log, and let the peer go."""
         self._log.failure("{app} {what}", app=self.logPrefix(), what=what)
+        if self._why is None:
+            self._why = "failed"
         self._halt(_CLOSING)
 
     def _afterDelivery(self) -> None:
         """Decide what follows a turn: another one, more reading, or the end."""
-        if self._pending:
+        if self._pending or (self._unfed and self._framing.fault is None):
             self._holdReading()
             if not self._stop:
                 self._yield()
         elif self._stop & _PAUSED:
             pass  # reading goes on: a lost connection is noticed while the app takes its time
         elif self._framing.fault is not None:
-            if self._sessions.explainsFaults:
-                self.write(b"[error: %b]" % self._framing.fault.encode())
-            self.loseConnection()
+            self._refuse(self._framing.fault)
         elif self._ended:
             self._finish()
         elif not self._stop:
@@ -479,27 +605,49 @@ class StreamSession:
             if isinstance(framing, LineFraming) and framing.clean:
                 self._quick = framing.maxMessage + 2  # its LF too
 
+    def _refuse(self, fault: str) -> None:
+        """Tell the peer what was wrong with what it sent, and close."""
+        long = fault == tooLong(self._sessions.options.maxMessage)
+        self.penalize("long" if long else "fault")
+        if self._sessions.explainsFaults:
+            self.write(b"[error: %b]" % fault.encode())
+        self._lose("too_long" if long else "fault")
+
     def _yield(self) -> None:
         """Go on when the other sessions have had their turn."""
         if not self._stop & _YIELDED:
             self._halt(_YIELDED)
-            self._turnCall = self._sessions.reactor.callLater(0, self._proceed, _YIELDED)
+            self._later = self._sessions.reactor.callLater(0, self._proceed, _YIELDED)
 
     def _proceed(self, reason: int) -> None:
         """Go on where C{reason} was the last that kept messages from the app."""
         self._stop &= ~reason
+        if reason & _BLOCKED:
+            self._sessions.mended(self)
+            if not self._stop & _CLOSING and not self._appProduces:
+                self._ending = self._framing.ending
         if not self._delivering:
             self._continue()
 
     def _continue(self) -> None:
         if self._stop:
             return
-        pending = self._pending
+        pending, unfed = self._pending, self._unfed
         if pending:
             self._deliver([pending.popleft() for _ in range(min(len(pending), TURN))])
-        else:
-            self._pending = _NOTHING
+            return
+        self._pending = _NOTHING
+        if not unfed:
             self._afterDelivery()
+            return
+        piece = unfed.popleft()
+        if not unfed:
+            self._unfed = None
+        if piece is None:
+            self._takeEnd()
+            self._continue()
+        else:
+            self._feed(piece)
 
     def _finish(self) -> None:
         """Everything the peer sent is answered, and it sends no more."""
@@ -508,7 +656,7 @@ class StreamSession:
                 self._endTold = True
                 cast(IHalfCloseableProtocol, self.app).readConnectionLost()
         else:
-            self.loseConnection()
+            self._lose("peer")
 
     def _holdReading(self) -> None:
         if not self._readingHeld and not self._ended:
@@ -523,19 +671,22 @@ class StreamSession:
         read to get on.
         """
         self._halt(_BLOCKED)
+        self._ending = None  # what the app still writes is looked at one by one
+        self._sessions.blocked(self)
 
     def _awaitQuiet(self) -> None:
-        if self._quietCall is None:
+        if self._later is None:
             sessions = self._sessions
-            self._quietCall = sessions.reactor.callLater(sessions.options.quiet, self._quiet)
+            self._later = sessions.reactor.callLater(sessions.options.quiet, self._quiet)
         else:
-            self._quietCall.reset(self._sessions.options.quiet)
+            self._later.reset(self._sessions.options.quiet)
 
     def _quiet(self) -> None:
         """Nothing more came for a while: what has come is the first message."""
         auto = cast(AutoFraming, self._framing)
         messages = auto.quiet()
-        self._sessions.decidedByQuiet += 1
+        self._since = None
+        self._sessions.counts.decidedByQuiet += 1
         self._settle(cast(Framing, auto.settled))
         self._wait(messages)
         self._continue()
@@ -547,10 +698,20 @@ class StreamSession:
         self._stopWaiting()
 
     def _stopWaiting(self) -> None:
-        if self._quietCall is not None:
-            if self._quietCall.active():
-                self._quietCall.cancel()
-            self._quietCall = None
+        if self._later is not None:
+            if self._later.active():
+                self._later.cancel()
+            self._later = None
+
+    def _lose(self, why: str) -> None:
+        """Close in order, for the first reason that there is."""
+        if self._stop & _CLOSING:
+            return
+        if self._why is None:
+            self._why = why
+        self._halt(_CLOSING)
+        if not self._delivering:
+            self._close()
 
     def _close(self) -> None:
         """Close the connection, once, when everything written is sent; abort it if that drags."""
@@ -558,7 +719,9 @@ class StreamSession:
             return
         self._stop |= _CLOSED
         self._pending = _NOTHING
+        self._unfed = None
         self._stopWaiting()
+        self._sessions.mended(self)  # from now on it is the close that must not take too long
         self._sessions.closings.begin(self)
         if not self._appProduces:
             self._shut()
@@ -578,13 +741,15 @@ class StreamSession:
             transport.resumeProducing()
         # TLS seems to close by halves, because it shows the interfaces of what it wraps. It takes
         # the peer's goodbye before it closes, all the same.
-        halves = IHalfCloseableDescriptor.providedBy(transport)
-        if ISSLTransport.providedBy(transport) or isinstance(self._framing, RawFraming):
-            halves = False
-        if self._ended or not halves:
+        if (
+            self._ended
+            or isinstance(self._framing, RawFraming)
+            or ISSLTransport.providedBy(transport)
+            or not IHalfCloseableDescriptor.providedBy(transport)
+        ):
             transport.loseConnection()
         else:
-            transport.loseWriteConnection()
+            cast(Any, transport).loseWriteConnection()
 
 
 class RawSession(StreamSession):
@@ -625,3 +790,27 @@ class _WriteGate:
 
     def stopProducing(self) -> None:
         """Nothing: the session's connectionLost follows."""
+
+
+@implementer(IPushProducer)
+class _AppGate:
+    """
+    What stands before an app's own producer, to notice a peer that leaves everything unread.
+    """
+
+    __slots__ = ("_producer", "_session")
+
+    def __init__(self, session: StreamSession, producer: Any) -> None:
+        self._session = session
+        self._producer = producer
+
+    def pauseProducing(self) -> None:
+        self._session._sessions.blocked(self._session)
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._session._sessions.mended(self._session)
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._producer.stopProducing()

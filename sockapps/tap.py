@@ -6,31 +6,45 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection, Iterable
 from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
+import attrs
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
+from twisted.logger import Logger
 from twisted.python import usage
 
+from sockapps.admin import AdminOptions, makeAdmin
+from sockapps.descriptors import makeRoom
 from sockapps.globalreactor import globalReactor
-from sockapps.listening import AllOrNone, StartError, listenings
-from sockapps.manual import manual
+from sockapps.limits import Sources
+from sockapps.listening import AllOrNone, Listening, Process, StartError, listenings
+from sockapps.logformat import FORMATS, logAs, settleFormat
+from sockapps.manual import PROCESS_TABLES, manual
+from sockapps.options import ProcessOptions
 from sockapps.registry import findApps
+from sockapps.sessionlog import WHICH
 from sockapps.settings import (
     ServiceSettings,
     SettingsError,
     parseService,
     readConfig,
     serviceSettings,
+    tableSettings,
 )
+
+_log = Logger()
 
 WRITTEN = {
     "service": "-s, --service=NAME:KEY=VALUE:…",
     "listen": "-l, --listen=ENDPOINT",
     "auth": "--auth=KIND:ARGUMENT",
     "config": "-c, --config=FILE",
+    "log-format": "--log-format=FORMAT",
+    "log-sessions": "--log-sessions=WHICH",
     "help": "--help",
     "help-auth": "--help-auth",
     "help-auth-type": "--help-auth-type=KIND",
@@ -50,6 +64,10 @@ class Options(usage.Options, AuthOptionMixin):
         _chooseReactor()
         self["config"] = None
         self["services"] = []
+        self["limits"] = ProcessOptions()
+        self["admin"] = AdminOptions()
+        self["log-format"] = None
+        self["log-sessions"] = None
         self._named: list[tuple[str, dict[str, Any]]] = []
         self._auth: list[str] = []
 
@@ -92,6 +110,19 @@ class Options(usage.Options, AuthOptionMixin):
 
     opt_c = opt_config
 
+    def opt_log_format(self, form: str) -> None:
+        """
+        How the log is written: human, or json, one object a line.
+        """
+        self["log-format"] = _among(FORMATS, form, "--log-format")
+
+    def opt_log_sessions(self, which: str) -> None:
+        """
+        Of which sessions the log tells: all, unusual (those that a limit, an error or a lost
+        connection ended), or none. By default all with json, else unusual.
+        """
+        self["log-sessions"] = _among(WHICH, which, "--log-sessions")
+
     def opt_help(self) -> None:
         """
         Show this and exit.
@@ -131,8 +162,14 @@ class Options(usage.Options, AuthOptionMixin):
             raise StartError(f"sockapps: {error}; see twistd sockapps --help") from None
 
     def postOptions(self) -> None:
-        """Settle what every service is to be."""
+        """Settle what every service is to be, and how the log is written."""
         self["services"] = self._settle()
+        try:
+            self["log-format"] = settleFormat(self["log-format"], self.parent)
+        except ValueError as error:
+            raise SettingsError(f"--log-format: {error}") from None
+        if self["log-sessions"] is None:
+            self["log-sessions"] = "all" if self["log-format"] == "json" else "unusual"
 
     def getUsage(self, width: int | None = None) -> str:
         """Say all there is to choose from."""
@@ -140,7 +177,11 @@ class Options(usage.Options, AuthOptionMixin):
 
     def _settle(self) -> list[ServiceSettings]:
         path = self["config"]
-        tables = {name: {} for name in findApps()} if path is None else readConfig(path)
+        tables = {} if path is None else readConfig(path)
+        for name, owner in PROCESS_TABLES.items():
+            self[name] = tableSettings(owner, tables.pop(name, {}), f"{path}: {name}")
+        if not tables:
+            path, tables = None, {name: {} for name in findApps()}
         named = self._named or [(name, {}) for name in tables]
         if self._auth:
             if self._named:
@@ -184,18 +225,72 @@ def _chooseReactor() -> None:
         install()
 
 
-def makeService(options: Options) -> AllOrNone:
+def _among(known: Collection[str], word: str, where: str) -> str:
+    """
+    Take one of some words.
+
+    @raise SettingsError: it is none of them.
+    """
+    if word not in known:
+        raise SettingsError(f"{where}: must be one of {', '.join(known)}, not {word!r}")
+    return word
+
+
+class Daemon(AllOrNone):
+    """
+    Everything that one process serves, and what its log looks like.
+    """
+
+    def __init__(self, listenings: Iterable[Listening], options: Options) -> None:
+        super().__init__(listenings)
+        self._options = options
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of an application, which then logs as the options say."""
+        logAs(self._options["log-format"], self._options.parent, parent)
+        super().setServiceParent(parent)
+
+
+def makeService(options: Options) -> Daemon:
     """
     Make the service that C{twistd} runs.
 
     @raise StartError: an option of an app, or an endpoint, cannot be used.
     """
     reactor = globalReactor()
+    process = Process.make(_withinSystem(options["limits"]), options["log-sessions"], reactor)
     try:
-        return AllOrNone(
+        made = [
             listening
             for settings in options["services"]
-            for listening in listenings(settings, reactor)
-        )
+            for listening in listenings(settings, reactor, process)
+        ]
+        admin = options["admin"]
+        if admin.listen:
+            made.append(_admin(admin, made, process.sources, reactor, options["config"]))
     except SettingsError as error:
         raise StartError(f"sockapps: {error}") from None
+    return Daemon(made, options)
+
+
+def _admin(
+    options: AdminOptions, made: list[Listening], sources: Sources, reactor: Any, path: str
+) -> Listening:
+    try:
+        return makeAdmin(options, list(made), sources, reactor)
+    except ValueError as error:
+        raise SettingsError(f"{path}: admin.{error}") from None
+
+
+def _withinSystem(limits: ProcessOptions) -> ProcessOptions:
+    """Let no more connections in than the system lets this process have."""
+    possible = makeRoom(limits.maxConnections, limits.reservedFiles)
+    if possible < limits.maxConnections != ProcessOptions().maxConnections:
+        # Somebody has asked for so many.
+        _log.warn(
+            "the system's limit of open files leaves room for {possible} connections, not for "
+            "{wanted}; ulimit -n, or LimitNOFILE= under systemd, raises it",
+            possible=possible,
+            wanted=limits.maxConnections,
+        )
+    return attrs.evolve(limits, maxConnections=possible)

@@ -7,7 +7,11 @@ by name. And a pool whose queue has no end turns overload into a wait without en
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from twisted.internet import defer
@@ -23,8 +27,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+DEFERENCE = 10
+"""How much nicer than the reactor a worker is, where the system has that."""
+
+
 class Busy(Exception):
     """Every worker has work and the queue is full: ask again later."""
+
+
+class _Worker(threading.Thread):
+    """A thread that lets the reactor go first where there are not processors for both."""
+
+    def run(self) -> None:
+        if sys.platform == "linux":  # elsewhere it would be the whole process
+            with suppress(OSError):  # forbidden, in a sandbox
+                own = os.getpriority(os.PRIO_PROCESS, 0)
+                os.setpriority(os.PRIO_PROCESS, 0, own + DEFERENCE)
+        super().run()
 
 
 class Workers:
@@ -80,6 +99,7 @@ class Workers:
     def _start(self) -> ThreadPool:
         # Not before the first job: a thread does not survive the fork of a daemon.
         self._pool = pool = ThreadPool(0, self.threads, self._name)
+        pool.threadFactory = _Worker
         pool.start()
         self._reactor.addSystemEventTrigger("during", "shutdown", pool.stop)
         return pool

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogPublisher
 
+from sockapps.datagrams import DatagramSessions
 from sockapps.listening import Listening, listenings
 from sockapps.settings import serviceSettings
 from tests.sockets import PATIENCE, bounded, until
@@ -39,6 +40,7 @@ class Served:
     """
 
     def __init__(self, listening: Listening) -> None:
+        self.sheltering: Any = listening.sessions
         self.port = listening.port
         self.host = listening.port.getHost()
         unix = hasattr(self.host, "name")
@@ -47,14 +49,12 @@ class Served:
     @property
     def sessions(self) -> Any:
         """The sessions that are open now."""
-        made = getattr(self.port, "factory", None) or self.port.protocol
-        return getattr(made, "wrappedFactory", made).sessions
+        return self.sheltering.sessions
 
     @property
     def appFactory(self) -> Any:
         """The app's factory."""
-        made = getattr(self.port, "factory", None) or self.port.protocol
-        return getattr(made, "wrappedFactory", made).appFactory
+        return self.sheltering.appFactory
 
     def getHost(self) -> Any:
         """Say where, so that the fixtures C{connected} and C{speaking} take it."""
@@ -75,7 +75,7 @@ async def serving(name: str, listen: str = TCP, **options: object) -> AsyncItera
         yield served
     finally:
         await listening.stopService()
-        if isinstance(served.sessions, set):
+        if not isinstance(listening.sessions, DatagramSessions):
             for session in list(served.sessions):
                 session.abortConnection()
             await until(lambda: not served.sessions, "every session ended")

@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from sockapps.deadlines import Deadlines
 from sockapps.options import StreamOptions
-from sockapps.stream import StreamSessions
+from sockapps.streams import StreamSessions
 from tests.certificates import makeCertificate
 
 T = TypeVar("T")
@@ -55,12 +55,12 @@ def bounded(deferred: Deferred[T], what: Callable[[], str]) -> Deferred[T]:
 
 def timers(clock: Clock) -> list[Any]:
     """The timers that somebody waits for; a sweep is left to run when nobody does any more."""
-    return [
-        call
-        for call in clock.getDelayedCalls()
-        if not isinstance(getattr(call.func, "__self__", None), Deadlines)
-        or len(call.func.__self__)
-    ]
+    return [call for call in clock.getDelayedCalls() if not _sweeps(call.func)]
+
+
+def _sweeps(func: Any) -> bool:
+    owner = getattr(func, "__self__", None)
+    return isinstance(owner, StreamSessions) or (isinstance(owner, Deadlines) and not len(owner))
 
 
 async def turns(number: int = 1) -> None:

@@ -202,3 +202,20 @@ def test_withoutATerminalItDoesNotAsk(person: Person) -> None:
     says = "Error: there is no terminal to ask for the password on; use --password-stdin\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
     assert person.store.names() == []
+
+
+@pytest.mark.parametrize("words", [["add", "eve", "--password-stdin"], ["list"]])
+def test_anAnswerThatCannotBeWrittenIsOneLineAndExitCode1(person: Person, words: list[str]) -> None:
+    person.types("add", "bob", "--password-stdin", then="123\n")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "--file", person.path, *words],
+            input="secret\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    says = "standard output: No space left on device; what was to be changed is changed"
+    assert (done.returncode, done.stderr) == (1, f"Error: {says}\n")
+    assert person.store.names() == (["bob", "eve"] if words[0] == "add" else ["bob"])

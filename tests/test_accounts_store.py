@@ -5,6 +5,7 @@ Tests for L{sockapps.accounts.store}, on real files.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -16,7 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from sockapps.accounts.store import Account, AccountsError, AccountStore, defaultFile
+from sockapps.accounts.store import (
+    _NEW_FILE,
+    Account,
+    AccountsError,
+    AccountStore,
+    defaultFile,
+)
 
 HASH = "$argon2id$one"
 OTHER = "$argon2id$other"
@@ -269,3 +276,27 @@ def test_defaultFileIsTheServicesOrThePersons(environ: dict[str, str], path: str
 def test_defaultFileOfWhoHasNoHomeIsAnError() -> None:
     with pytest.raises(AccountsError, match=r"no home folder .* name a file"):
         defaultFile({"HOME": "nowhere"})
+
+
+def test_aFileThatIsMadeIsWholeWithoutItsWAL(tmp_path: Path) -> None:
+    # A failing disk can leave it so: SQLite closes quietly even where it cannot tidy a WAL up.
+    draft = tmp_path / "draft"
+    draft.touch()
+    store = AccountStore(tmp_path / "accounts.db")
+    with store._connection(str(draft)) as db:
+        db.executescript(_NEW_FILE)
+        shutil.copy(draft, store.path)
+    store.add("bob", HASH)
+    assert store.names() == ["bob"]
+
+
+def test_whatCannotBeMadeLeavesNothingBehind(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from sockapps.accounts.store import AccountStore\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "AccountStore(sys.argv[1]).prepare()"
+    )
+    path = tmp_path / "accounts.db"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, timeout=30)
+    assert done.stderr.splitlines()[-1].startswith(b"sockapps.accounts.names.AccountsError: ")
+    assert os.listdir(tmp_path) == []

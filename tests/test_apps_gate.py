@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from sockapps.apps.gate import GateFactory, GateProtocol, verdict
 from sockapps.options import StreamOptions
-from sockapps.stream import StreamSessions
+from sockapps.streams import StreamSessions
 from tests.peers import UDP, logged, serving
 from tests.sockets import Connect, Listen, Speak, until
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -31,12 +32,16 @@ from sockapps.apps.login import (
     CANNOT_CHECK,
     MAX_CREDENTIALS,
     REFUSED,
+    RESPITE,
     LoginFactory,
     checkerFor,
     parseCredentials,
 )
-from sockapps.options import StreamOptions
-from sockapps.stream import StreamSessions
+from sockapps.datagrams import DatagramSessions
+from sockapps.limits import Admission, Sources
+from sockapps.options import AdmissionOptions, DatagramOptions, ProcessOptions, StreamOptions
+from sockapps.settings import SettingsError, serviceSettings
+from sockapps.streams import StreamSessions
 from sockapps.workers import Busy
 from tests.conftest import LoggedErrors
 from tests.peers import ACCOUNTS, PASSWORD, UDP, Logged, inThread, logged, serving, tutorialClient
@@ -299,6 +304,251 @@ async def test_ourOwnAccountsDecide(tmp_path: Path, connected: Connect) -> None:
             peer.send(b"\n".join([UNKNOWN, RIGHT, WRONG, b"nonsense", RIGHT, b""]))
             assert (await peer.rest()).splitlines() == [NO, YES, NO, NO]
     assert searchable(events).tells(PASSWORD) == []
+
+
+# Who guesses waits.
+
+
+class Guarded:
+    """A login whose sources are not exempt, with a clock of its own for its delays."""
+
+    def __init__(self, *checkers: ICredentialsChecker, exempt: Sequence[str] = ()) -> None:
+        from twisted.internet import reactor
+
+        self.clock = Clock()
+        self.factory = LoginFactory(checkers=checkers, reactor=self.clock)
+        self.sources = Sources(ProcessOptions(exempt=exempt, penaltyThreshold=500), self.seconds)
+        admission = Admission(AdmissionOptions(connectionRate=0), self.sources)
+        options = StreamOptions(framing="line")
+        self.sessions = StreamSessions(self.factory, options, reactor, admission)
+
+    @staticmethod
+    def seconds() -> float:
+        """Let penalties never pass."""
+        return 0.0
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """What the factory has counted."""
+        return self.factory.successes, self.factory.failures, self.factory.busy
+
+    async def delayed(self, seconds: float) -> None:
+        """See that somebody waits for so long, and let the time pass."""
+        await until(self.clock.getDelayedCalls, "somebody waits")
+        [call] = self.clock.getDelayedCalls()
+        assert call.getTime() - self.clock.seconds() == pytest.approx(seconds)
+        self.clock.advance(seconds)
+
+
+@pytest_twisted.ensureDeferred
+async def test_afterAFailureTheNextIsLookedAtTwoSecondsLaterRightOrWrong(
+    listening: Listen, connected: Connect
+) -> None:
+    checker = Asked(_no, _yes, _no, _no)
+    guarded = Guarded(checker)
+    port = listening(guarded.sessions)
+    peer, other = await connected(port), await connected(port)
+    peer.send(b"{'a': '1'}\n")
+    assert await peer.receive(len(NO) + 1) == NO + b"\n"
+    for name, seconds, reply in [("b", 2, YES), ("c", 2, NO), ("d", 4, NO)]:
+        asked = len(checker.names)
+        other.send(f"{{'{name}': '1'}}\n".encode())
+        await until(guarded.clock.getDelayedCalls, "it waits")
+        assert (len(checker.names), bytes(other.received)) == (asked, b"")
+        await guarded.delayed(seconds)
+        assert await other.receive(len(reply) + 1) == reply + b"\n"
+    assert guarded.counts == (1, 3, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_malformedCredentialsCostAndWaitAsAWrongPasswordDoes(
+    listening: Listen, connected: Connect
+) -> None:
+    guarded = Guarded()
+    peer = await connected(listening(guarded.sessions))
+    peer.send(b"one\ntwo\nthree\n")
+    await guarded.delayed(2)
+    await guarded.delayed(4)
+    assert await peer.rest() == (NO + b"\n") * 3
+    assert guarded.sources.penalties == {"login": 3}
+    assert guarded.counts == (0, 3, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_aFifthAttemptFromOneSourceIsToldThatNobodyCanCheckItNow(
+    listening: Listen, connected: Connect
+) -> None:
+    answers = [Deferred[bytes]() for _ in range(4)]
+    checker = Asked(*[lambda d=d: d for d in answers], _yes)
+    guarded = Guarded(checker)
+    port = listening(guarded.sessions)
+    peers = [await connected(port) for _ in range(4)]
+    for peer in peers:
+        peer.send(RIGHT + b"\n")
+    await until(lambda: len(checker.names) == 4, "four are being checked")
+    fifth = await connected(port)
+    for _ in range(4):
+        fifth.send(RIGHT + b"\n")
+        assert await fifth.receiveUntil(b"\n") == CANNOT_CHECK + b"\n"
+    for answer in answers:
+        answer.callback(b"")
+    for peer in peers:
+        assert await peer.receiveUntil(b"\n") == YES + b"\n"
+    fifth.send(RIGHT + b"\n")
+    assert await fifth.receiveUntil(b"\n") == YES + b"\n"
+    assert guarded.counts == (5, 0, 4)
+    assert guarded.sources.penalties == {}
+
+
+@pytest.mark.parametrize("again", ["when a check ends", "after a while"])
+@pytest_twisted.ensureDeferred
+async def test_aCheckerThatIsTooBusyIsNotAskedAgainAtOnce(
+    listening: Listen, connected: Connect, again: str
+) -> None:
+    answer: Deferred[bytes] = Deferred()
+    checker = Asked(lambda: answer, _busy, _yes)
+    guarded = Guarded(checker)
+    port = listening(guarded.sessions)
+    first, other = await connected(port), await connected(port)
+    first.send(RIGHT + b"\n")
+    await until(lambda: checker.names, "it is being checked")
+    for _ in range(3):
+        other.send(RIGHT + b"\n")
+        assert await other.receiveUntil(b"\n") == CANNOT_CHECK + b"\n"
+    assert len(checker.names) == 2
+    if again == "when a check ends":
+        answer.callback(b"")
+    else:
+        guarded.clock.advance(RESPITE)
+    other.send(RIGHT + b"\n")
+    assert await other.receiveUntil(b"\n") == YES + b"\n"
+    assert guarded.factory.busy == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_whatCannotBeCheckedIsHeldAgainstNobody(
+    listening: Listen, connected: Connect
+) -> None:
+    guarded = Guarded(Asked(_busy, _broken, _busy))
+    peer = await connected(listening(guarded.sessions))
+    peer.send((RIGHT + b"\n") * 3)
+    peer.halfClose()
+    assert await peer.rest() == (CANNOT_CHECK + b"\n") * 3
+    assert guarded.counts == (0, 0, 3)
+    assert guarded.sources.penalties == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoeverLeavesWhileWaitingIsNotLookedAtAndMakesRoom(
+    listening: Listen, connected: Connect
+) -> None:
+    guarded = Guarded(Asked(_no))
+    port = listening(guarded.sessions)
+    peers = [await connected(port) for _ in range(4)]
+    peers[0].send(WRONG + b"\n")
+    await peers[0].receiveUntil(b"\n")
+    for peer in peers:
+        peer.send(RIGHT + b"\n")
+    await until(lambda: len(guarded.clock.getDelayedCalls()) == 4, "all wait")
+    for peer in peers:
+        peer.reset()
+    await until(lambda: not guarded.sessions.sessions, "all have left")
+    assert guarded.clock.getDelayedCalls() == []
+    assert guarded.counts == (0, 1, 0)
+    assert guarded.factory.attempts.begin("127.0.0.1", "a", b"") is not None
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoeverLeavesWhileBeingCheckedHasGuessedAllTheSame(
+    listening: Listen, connected: Connect
+) -> None:
+    answers = [Deferred[bytes]() for _ in range(4)]
+    checker = Asked(*[lambda d=d: d for d in answers])
+    guarded = Guarded(checker)
+    port = listening(guarded.sessions)
+    peers = []
+    for number in range(4):
+        peer = await connected(port)
+        peer.send(f"{{'a': '{number}'}}\n".encode())
+        peers.append(peer)
+    await until(lambda: len(checker.names) == 4, "they are being checked")
+    for peer in peers:
+        peer.reset()
+    await until(lambda: not guarded.sessions.sessions, "all have left")
+    late = await connected(port)
+    late.send(RIGHT + b"\n")
+    assert await late.receiveUntil(b"\n") == CANNOT_CHECK + b"\n"
+    for answer in answers:
+        answer.errback(UnauthorizedLogin())
+    assert guarded.counts == (0, 4, 1)
+    assert guarded.sources.penalties == {"login": 4}
+    late.send(RIGHT + b"\n")
+    await until(guarded.clock.getDelayedCalls, "the next waits for all their failures")
+    assert guarded.clock.getDelayedCalls()[0].getTime() == 15
+
+
+@pytest_twisted.ensureDeferred
+async def test_aFailureElsewhereDelaysAnAccountsOwnerForAMoment(
+    listening: Listen, connected: Connect
+) -> None:
+    guarded = Guarded(Asked(_no, _yes, _yes))
+    peer = await connected(listening(guarded.sessions))
+    peer.send(WRONG + b"\n")
+    await peer.receiveUntil(b"\n")
+    owner = await connected(listening(guarded.sessions, interface="::1"))
+    owner.send(RIGHT + b"\n")
+    await guarded.delayed(0.25)
+    owner.send(RIGHT + b"\n")  # known here, from now on
+    assert await owner.receive(2 * len(YES) + 2) == (YES + b"\n") * 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_exemptSourcesAndUNIXSocketsHaveNoLimits(
+    listening: Listen, connected: Connect, tmp_path: Path
+) -> None:
+    guarded = Guarded(Asked(*[_no] * 20), exempt=["127.0.0.1"])
+    for port in (listening(guarded.sessions), listening(guarded.sessions, unix=f"{tmp_path}/s")):
+        for _ in range(3):
+            peer = await connected(port)
+            peer.send((WRONG + b"\n") * 3)
+            assert await peer.rest() == (NO + b"\n") * 3
+    assert guarded.counts == (0, 18, 0)
+    assert guarded.sources.penalties == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_guessesOverUDPWaitButAreNotHeldAgainstWhoTheySeemToComeFrom(
+    listening: Listen, connected: Connect, speaking: Speak
+) -> None:
+    from twisted.internet import reactor
+
+    guarded = Guarded(Asked(_no, _no, _yes))
+    datagrams = DatagramSessions(
+        guarded.factory, DatagramOptions(), reactor, guarded.sessions.admission
+    )
+    forger = speaking(listening(datagrams))
+    forger.send(WRONG)
+    assert await forger.receive() == NO
+    forger.send(UNKNOWN)
+    await guarded.delayed(2)
+    assert await forger.receive() == NO
+    honest = await connected(listening(guarded.sessions))
+    honest.send(repr({"bob": ""}).encode() + b"\n")
+    assert await honest.receiveUntil(b"\n") == YES + b"\n"
+    assert guarded.sources.penalties == {}
+
+
+def test_theLimitsAreOptions() -> None:
+    given = {"auth": ACCOUNTS, "max_attempts": "1", "failure_delay": "0.5", "max_failure_delay": 1}
+    factory: Any = serviceSettings("login", given).makeFactory()
+    first = factory.attempts.begin("a", "b", b"c")
+    assert factory.attempts.begin("a", "b", b"c") is None
+    factory.attempts.end(first, False)
+    second = factory.attempts.begin("a", "b", b"d")
+    assert factory.attempts.takeTurn(second) == pytest.approx(0.5, abs=0.1)
+    for key in ("max_attempts", "failure_delay", "max_failure_delay"):
+        with pytest.raises(SettingsError, match=rf"login\.{key}: must be >= 0, not -1"):
+            serviceSettings("login", {**given, key: -1})
 
 
 # Twisted's own checkers, by the descriptions that --auth takes.

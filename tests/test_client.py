@@ -19,11 +19,11 @@ from sockapps.apps.hello import HelloFactory
 from sockapps.apps.upper import UpperFactory
 from sockapps.client import connect, findApp, whereIs
 from sockapps.clientprotocol import UnexpectedReply
-from sockapps.datagram import DatagramSessions
+from sockapps.datagrams import DatagramSessions
 from sockapps.globalreactor import globalReactor
 from sockapps.options import DatagramOptions, StreamOptions
 from sockapps.registry import SocketApp
-from sockapps.stream import StreamSessions
+from sockapps.streams import StreamSessions
 from tests.sockets import Listen
 
 

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from sockapps.clientprotocol import DEFAULT_TIMEOUT, ClientProtocol
-from sockapps.datagram import DatagramClient, DatagramSessions
+from sockapps.datagramclient import DatagramClient
+from sockapps.datagrams import DatagramSessions
 from sockapps.options import DatagramOptions
 from sockapps.stream import StreamSession
 from tests.sockets import Apps, Listen, answerLater, bounded, sheltered

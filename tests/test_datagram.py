@@ -10,22 +10,16 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from sockapps.datagram import (
-    MAX_DATAGRAM,
-    MAX_WAITING,
-    DatagramClient,
-    DatagramOptions,
-    DatagramSessions,
-    withoutLineEnd,
-)
-from sockapps.interfaces import IDatagramApp, IDatagramTransport
+from sockapps.datagram import MAX_DATAGRAM, MAX_WAITING
+from sockapps.datagrams import DatagramSessions, withoutLineEnd
+from sockapps.interfaces import IAccountable, IDatagramApp, IDatagramTransport
+from sockapps.options import DatagramOptions
 from tests.conftest import LoggedErrors
 from tests.sockets import (
     App,
@@ -34,7 +28,6 @@ from tests.sockets import (
     Listen,
     Speak,
     answer,
-    turns,
     until,
 )
 
@@ -102,7 +95,7 @@ async def test_eachPeerHasAnAppOfItsOwn(listening: Listen, speaking: Speak, inte
     own = one.transport.getHost()
     address = (IPv6Address if interface == "::1" else IPv4Address)("UDP", interface, own.port)
     assert (transport.getPeer(), transport.getHost()) == (address, port.getHost())
-    for interface_ in (IDatagramTransport, IPushProducer):
+    for interface_ in (IAccountable, IDatagramTransport, IPushProducer):
         verifyObject(interface_, transport)
     assert (len(sessions.sessions), sessions.logPrefix()) == (2, "Apps")
 
@@ -175,7 +168,7 @@ async def test_messagesWaitInOrderWhileAnAppPausesAndTooManyAreDropped(
     peer = speaking(listening(sessions))
     for number in range(MAX_WAITING + 3):
         peer.send(b"%d" % number)
-    await until(lambda: sessions.dropped == 3, "all came")
+    await until(lambda: sessions.counts.dropped["queue"] == 3, "all came")
     [app] = apps.apps
     assert app.messages == []
     app.transport.resumeProducing()
@@ -297,16 +290,15 @@ async def test_whatADatagramCannotCarryIsAShortError(listening: Listen, speaking
     assert await say(peer, b"x" * MAX_DATAGRAM) == error
 
 
-@pytest.mark.parametrize("sender", [("127.0.0.1", 0), ("255.255.255.255", 9)])
 @pytest.mark.parametrize("kind", [Apps, Shared])
 @pytest_twisted.ensureDeferred
 async def test_aReplyThatTheNetworkDoesNotTakeIsCountedAndNotLogged(
-    listening: Listen, speaking: Speak, kind: type[Apps], sender: tuple[str, int]
+    listening: Listen, speaking: Speak, kind: type[Apps]
 ) -> None:
     sessions = sheltered(kind())
     port = listening(sessions)
-    sessions.datagramReceived(b"forged", sender)
-    assert sessions.unsent == 1
+    sessions.datagramReceived(b"forged", ("127.255.255.255", 60000))  # loopback's broadcast
+    assert (sessions.counts.unsent, sessions.open()[0].sent) == (1, 0)
     assert await say(speaking(port), b"a") == b"<a>"
 
 
@@ -338,7 +330,7 @@ async def test_anAppThatFailsIsLoggedAndBegunAnewAndCostsNobodyElseAnything(
     else:
         assert await say(one, b"1") == b"<1>"
         apps.apps[-1].connectionLost = fail  # type: ignore[method-assign]
-        apps.apps[-1].transport.end()
+        apps.apps[-1].transport.cut("operator")
     await until(lambda: loggedErrors, "it is logged")
     assert len(loggedErrors.take(ValueError)) == 1
     assert len(sessions.sessions) == (kind is Apps)
@@ -385,111 +377,6 @@ async def test_stoppingToListenEndsConversationsAndListeningAgainBeginsNewOnes(
     assert app.transport.getHost() == host
     assert await say(speaking(listening(sessions)), b"b") == b"<b>"
     assert len(apps.apps) == 2
-
-
-class Echo(DatagramProtocol):
-    """A server that is none of ours."""
-
-    noisy = False
-
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        assert self.transport is not None
-        self.transport.write(datagram, addr)
-
-
-def client(app: App, port: Any) -> DatagramClient:
-    """Connect a client to a port."""
-    host = port.getHost().host
-    made = DatagramClient(app, host, port.getHost().port)
-    from twisted.internet import reactor
-
-    net: Any = reactor
-    net.listenUDP(0, made, "::" if ":" in host else "", 65536)
-    return made
-
-
-async def ended(app: App) -> type[BaseException]:
-    """Wait until an app is told its end."""
-    await until(lambda: app.lost, "the app is told")
-    await turns()
-    [reason] = app.lost
-    return type(reason)
-
-
-@pytest.mark.parametrize("interface", ["127.0.0.1", "::1"])
-@pytest_twisted.ensureDeferred
-async def test_aClientSpeaksToOneServer(listening: Listen, interface: str) -> None:
-    if interface == "::1" and not hasIPv6():
-        pytest.skip("this machine has no IPv6 loopback")
-    port = listening(Echo(), interface)
-    app = Apps(lambda app, message: None).buildProtocol(None)
-    assert app is not None
-    made = client(app, port)
-    verifyObject(IDatagramTransport, made)
-    assert made.getPeer().port == port.getHost().port
-    assert made.getHost().port not in (0, port.getHost().port)
-    made.writeSequence([b"he", b"llo"])
-    await until(lambda: app.messages, "the echo came")
-    made.pauseProducing()
-    made.write(b"x" * MAX_DATAGRAM)
-    await turns(5)
-    assert app.messages == [b"hello"]
-    made.resumeProducing()
-    await until(lambda: len(app.messages) == 2, "the second echo came")
-    assert app.messages[1] == b"x" * MAX_DATAGRAM
-    with pytest.raises(ValueError, match="a message of 65508 bytes; a datagram carries 65507"):
-        made.write(b"x" * (MAX_DATAGRAM + 1))
-    made.loseConnection()
-    made.loseConnection()
-    assert await ended(app) is ConnectionDone
-    made.write(b"late")
-    made.pauseProducing()
-    made.resumeProducing()
-    made.loseConnection()
-    assert made.getHost().port
-
-
-@pytest.mark.parametrize("writes", [1, 2])
-@pytest_twisted.ensureDeferred
-async def test_aClientIsToldThatNobodyListens(listening: Listen, writes: int) -> None:
-    port = listening(Echo())
-    app = Apps().buildProtocol(None)
-    assert app is not None
-    made = client(app, port)
-    await port.stopListening()
-    for _ in range(writes):
-        made.write(b"hello")
-    assert await ended(app) is ConnectionRefusedError
-
-
-@pytest_twisted.ensureDeferred
-async def test_aClientIsToldThatTheNetworkTookNothing(listening: Listen) -> None:
-    app = Apps().buildProtocol(None)
-    assert app is not None
-    made = client(app, listening(Echo()))
-    made.transport.getHandle().shutdown(socket.SHUT_WR)
-    made.write(b"hello")
-    assert issubclass(await ended(app), OSError)
-
-
-def test_aClientsDatagramThatFindsTheQueueFullIsLostLikeAnyOther() -> None:
-    class Full:
-        def write(self, data: bytes) -> None:
-            raise BlockingIOError
-
-    made = DatagramClient(App(), "127.0.0.1", 9)
-    made.transport = Full()
-    made.write(b"hello")
-    made.write(b"hello")
-
-
-@pytest_twisted.ensureDeferred
-async def test_aClientWhosePortIsClosedIsToldSo(listening: Listen) -> None:
-    app = Apps().buildProtocol(None)
-    assert app is not None
-    made = client(app, listening(Echo()))
-    await made.transport.stopListening()
-    assert await ended(app) is ConnectionDone
 
 
 @pytest.mark.parametrize("option", [{"maxPeers": 0}, {"peerTimeout": 0}])

@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import pytest
 
-from sockapps.options import DatagramOptions, StreamOptions
+from sockapps.admin import AdminOptions
+from sockapps.counts import DROPS, ENDINGS, REFUSALS, USUAL
+from sockapps.options import AdmissionOptions, DatagramOptions, ProcessOptions, StreamOptions
 from sockapps.registry import findApps
-from sockapps.settings import keysOf
+from sockapps.settings import keysOf, readConfig, serviceSettings, tableSettings
 
 HOME = Path(__file__).parent.parent
 PAGES = [HOME / "README.md", *sorted((HOME / "docs").glob("*.md"))]
@@ -85,7 +88,7 @@ def ownPorts() -> Iterator[None]:
     "page", [page for page in PAGES if blocks(page, "console")], ids=lambda page: page.name
 )
 def test_examples_do_what_the_page_shows(page: Path, tmp_path: Path) -> None:
-    for program, package in {"nc": "netcat-openbsd", "openssl": "openssl"}.items():
+    for program, package in {"nc": "netcat-openbsd", "openssl": "openssl", "curl": "curl"}.items():
         if shutil.which(program) is None:
             pytest.skip(f"the examples need {program}; install Debian's {package}")
     script, expected = [], []
@@ -157,17 +160,88 @@ def test_the_table_of_apps_is_complete(page: str) -> None:
     assert sorted(rows) == sorted((app.name, *app.listens.split(":")[:2]) for app in ours)
 
 
-def test_the_table_of_settings_is_complete_and_its_defaults_are_so() -> None:
-    table = (HOME / "docs/operating.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| `?([\w. ']+?)`? \|", table, re.M))
-    rows.pop("app")
-    rows.pop("listen")
-    keys = {**keysOf(StreamOptions), **keysOf(DatagramOptions)}
-    shown = {
-        name: f"{key.default:g}" if isinstance(key.default, float) else str(key.default)
-        for name, key in keys.items()
+def tables(page: str) -> dict[str, str]:
+    """The defaults that a page has in its tables of keys, by C{heading.key}."""
+    defaults = {}
+    for section in re.split(r"^## ", (HOME / page).read_text("utf-8"), flags=re.M):
+        for key, default in re.findall(r"^\| `(\w+)` \|([^|]*)\|", section, re.M):
+            heading = next((name for name in ("limits", "admin") if f"`[{name}]`" in section), "")
+            defaults[f"{heading}.{key}"] = default.strip(" `")
+    return defaults
+
+
+def asShown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_tables_of_settings_are_complete_and_their_defaults_are_so() -> None:
+    shown = tables("docs/operating.md") | tables("docs/operating-under-fire.md")
+    del shown[".app"], shown[".listen"]
+    owners = {
+        "": (AdmissionOptions, StreamOptions, DatagramOptions),
+        "limits": (ProcessOptions,),
+        "admin": (AdminOptions,),
     }
-    assert rows == shown
+    own = keysOf(findApps()["login"].loadFactory())
+    logins = {f".{name}": asShown(own[name].default) for name in LOGIN_LIMITS}
+    assert shown == logins | {
+        f"{heading}.{name}": asShown(key.default)
+        for heading, classes in owners.items()
+        for owner in classes
+        for name, key in keysOf(owner).items()
+    }
+
+
+LOGIN_LIMITS = ("max_attempts", "failure_delay", "max_failure_delay")
+
+
+def test_the_sample_file_has_every_key_with_its_default() -> None:
+    given = readConfig(str(HOME / "docs/sockapps.toml"))
+    assert given.pop("limits").keys() == keysOf(ProcessOptions).keys()
+    assert given.pop("admin").keys() == keysOf(AdminOptions).keys()
+    everywhere = [*keysOf(AdmissionOptions), *keysOf(StreamOptions), *keysOf(DatagramOptions)]
+    assert given["echo"].keys() == {"app", "listen", *everywhere}
+    for app in findApps().values():
+        if not app.factory.startswith("sockapps."):
+            continue
+        table = given.pop(app.name)
+        own = keysOf(app.loadFactory())
+        assert table.keys() - {"app", "listen", *everywhere} == own.keys()
+        assert table["listen"] == app.listens
+        for name, key in own.items():
+            assert key.read(table[name], name) == key.read(_plain(key.default), name)
+        settled, default = serviceSettings(app.name, table), serviceSettings(app.name, {})
+        for part in ("app", "listen", "admission", "stream", "datagram"):
+            ours, theirs = getattr(settled, part), getattr(default, part)
+            assert [asShown(ours)] == [asShown(theirs)], part
+    assert given == {}
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_the_sample_file_s_process_tables_have_their_defaults() -> None:
+    given = readConfig(str(HOME / "docs/sockapps.toml"))
+    assert attrs.asdict(tableSettings(AdminOptions, given["admin"], "")) == attrs.asdict(
+        AdminOptions()
+    )
+    assert attrs.asdict(tableSettings(ProcessOptions, given["limits"], "")) == attrs.asdict(
+        ProcessOptions()
+    )
+
+
+def test_every_reason_that_is_counted_is_explained() -> None:
+    page = (HOME / "docs/operating-under-fire.md").read_text("utf-8")
+    for kind, reasons in {"refused": REFUSALS, "dropped": DROPS, "endings": ENDINGS}.items():
+        told = {*re.findall(rf"{kind}\{{(\w+)\}}", page), *re.findall(r"\(`(\w+)`\)", page)}
+        assert told >= set(reasons) - USUAL - UNEXPLAINED, kind
+
+
+UNEXPLAINED = {"lost", "failed", "fault", "operator", "evicted", "shutdown"}
+"""What is no limit's doing."""
 
 
 def test_the_package_that_the_page_shows_is_the_one_that_is_tested() -> None:

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from sockapps.framing import (
     DEFAULT_MAX_MESSAGE,
     FRAMINGS,
+    PIECE,
     AutoFraming,
     ChunkFraming,
     Framing,
@@ -275,6 +276,31 @@ class AutoTests(SynchronousTestCase):
         framing = AutoFraming(MAX)
         framing.feed(b"x" * MAX + b"\r")
         assert (framing.quiet(), framing.fault) == ([], "message longer than 12 bytes")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\n" * 65536,
+        b"x\r\n" * 21845,
+        b"x" * 5000 + b"\n" + b"y\n" * 5000,
+        b"x" * 10_000,
+        b"".join(b"%d:%b," % (size, b"z" * size) for size in range(300)),
+        IAC + DO + b"\x01" + b"x\n" * 10_000,
+    ],
+    ids=["line ends", "short", "long, then short", "no LF", "netstrings", "telnet"],
+)
+@pytest.mark.parametrize("kind", FRAMINGS)
+def test_piecesOfAReadGiveTheSameMessagesAndFewAtOnce(kind: str, data: bytes) -> None:
+    whole, divided = FRAMINGS[kind](20_000), FRAMINGS[kind](20_000)
+    messages = whole.feed(data)
+    parts = divided.pieces(data)
+    assert b"".join(parts) == data
+    given = [divided.feed(part) for part in parts]
+    assert [message for some in given for message in some] == messages
+    assert (divided.fault, divided.holding) == (whole.fault, whole.holding)
+    assert max(map(len, given)) <= PIECE
+    assert divided.finish() == whole.finish()
 
 
 def test_rawPassesBytesThroughWithoutALimit() -> None:

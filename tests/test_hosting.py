@@ -17,7 +17,7 @@ from twisted.web.server import Site
 from sockapps.listening import AllOrNone, listenings
 from sockapps.options import StreamOptions
 from sockapps.settings import serviceSettings
-from sockapps.stream import StreamSessions
+from sockapps.streams import StreamSessions
 from tests.certificates import makeCertificate
 from tests.dropins import declareApp
 from tests.sockets import Connect, Listen, Peer, until

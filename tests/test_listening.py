@@ -18,7 +18,7 @@ from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.logger import LogLevel, eventAsText
 
-from sockapps.listening import AllOrNone, Listening, StartError, listenings
+from sockapps.listening import BACKLOG, AllOrNone, Listening, StartError, listenings
 from sockapps.settings import SettingsError, serviceSettings
 from tests.certificates import makeCertificate
 from tests.peers import TCP, UDP, Logged, logged
@@ -98,6 +98,7 @@ async def test_every_kind_of_stream_endpoint_is_listened_on(
     host = listening.port.getHost()
     where = address.format(port=getattr(host, "port", ""), folder=tmp_path)
     assert told(log) == [f"echo listens on {description} at {where}, framing line"]
+    assert listening.port.backlog == BACKLOG
 
     tls = None
     if description.startswith(("ssl", "tls")):
@@ -129,6 +130,14 @@ async def test_a_datagram_endpoint_is_listened_on(
     whole = b"x" * 60_000
     peer.send(whole)
     assert await peer.receive() == b"Echo=>" + whole
+
+
+@pytest.mark.parametrize("description", [f"{TCP}:backlog=7", "tcp:0:127.0.0.1:7"])
+@pytest_twisted.ensureDeferred
+async def test_how_many_may_wait_to_be_accepted_can_be_said(made: Make, description: str) -> None:
+    [listening] = made("echo", description)
+    listening.startService()
+    assert listening.port.backlog == 7
 
 
 @pytest_twisted.ensureDeferred

@@ -99,7 +99,7 @@ async def test_autoTakesAGapForTheEndOfTheFirstMessage(
     assert apps.apps[0].messages == []
     clock.advance(0.01)
     assert await peer.receive(6) == b"<date>"
-    assert (sessions.decidedByQuiet, timers(clock)) == (1, [])
+    assert (sessions.counts.decidedByQuiet, timers(clock)) == (1, [])
     peer.send(b"os\n")
     assert await peer.receive(5) == b"<os\n>"
 
@@ -107,14 +107,14 @@ async def test_autoTakesAGapForTheEndOfTheFirstMessage(
 @pytest_twisted.ensureDeferred
 async def test_autoNeverSplitsALineConnectionByTime(listening: Listen, connected: Connect) -> None:
     clock = Clock()
-    sessions = sheltered(Apps(), clock)
+    sessions = sheltered(Apps(), clock, messageTimeout=0)
     peer = await connected(listening(sessions))
     peer.send(b"os\nda")
     assert await peer.receiveUntil(b"\n") == b"<os>\n"
     clock.advance(60)
     peer.send(b"te\n")
     assert await peer.receiveUntil(b"\n") == b"<date>\n"
-    assert (sessions.decidedByQuiet, timers(clock)) == (0, [])
+    assert (sessions.counts.decidedByQuiet, timers(clock)) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ async def test_atHalfCloseEverythingOwedIsAnsweredFirst(
     peer.halfClose()
     assert await peer.rest() == replies
     await until(lambda: apps.apps[0].lost, "the app was told")
-    assert (sessions.sessions, sessions.decidedByQuiet) == (set(), 0)
+    assert (sessions.sessions, sessions.counts.decidedByQuiet) == ({}, 0)
 
 
 def answerAtOnceByPausing(app: App, message: bytes) -> None:
@@ -399,7 +399,7 @@ async def test_aFactoryThatWantsNoConnectionGetsNone(listening: Listen, connecte
     sessions = sheltered(apps)
     peer = await connected(listening(sessions))
     assert await peer.rest() == b""
-    assert sessions.sessions == set()
+    assert sessions.sessions == {}
 
 
 @pytest_twisted.ensureDeferred

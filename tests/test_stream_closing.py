@@ -246,7 +246,7 @@ async def test_aSessionThatClosesUndecidedDecidesNothing(
     apps.apps[0].transport.loseConnection()
     assert await peer.rest() == b""
     clock.advance(1)
-    assert (sessions.decidedByQuiet, apps.apps[0].messages) == (0, [])
+    assert (sessions.counts.decidedByQuiet, apps.apps[0].messages) == (0, [])
 
 
 @pytest_twisted.ensureDeferred

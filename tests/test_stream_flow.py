@@ -19,6 +19,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from sockapps.framing import PIECE
 from sockapps.stream import TURN
 from tests.sockets import App, Apps, Connect, Listen, Peer, answer, sheltered, timers, turns, until
 
@@ -65,6 +66,28 @@ async def test_aPeerThatDoesNotReadIsNotReadFromAndThenLosesNothing(
     peer.resume()
     assert await peer.rest() == sent
     assert sum(taken) in (len(sent), len(sent) - 8000)
+
+
+@pytest.mark.parametrize("sent", [b"\n" * 65536, b"xy\n" * 20_000], ids=["empty", "short"])
+@pytest_twisted.ensureDeferred
+async def test_manySmallMessagesInOneReadAreNotHeldAllAtOnce(
+    listening: Listen, connected: Connect, sent: bytes
+) -> None:
+    def pause(app: App, message: bytes) -> None:
+        app.transport.pauseProducing()
+
+    apps = Apps(pause)
+    sessions = sheltered(apps)
+    peer = await connected(listening(sessions))
+    peer.send(sent)
+    await until(lambda: held(sessions), "the session reads no more")
+    [session] = sessions.open()
+    assert len(session._pending) <= PIECE
+    peer.halfClose()
+    apps.onMessage = answer
+    apps.apps[0].transport.resumeProducing()
+    assert (await peer.rest()).count(b"\n") == sent.count(b"\n") - 1
+    assert len(apps.apps[0].messages) == sent.count(b"\n")
 
 
 @pytest_twisted.ensureDeferred
@@ -237,7 +260,7 @@ async def test_anAppMayBeginToRegulateBetweenTwoTurns(
 ) -> None:
     clock = Clock()
     apps = Apps()
-    peer = await connected(listening(sheltered(apps, clock, framing="line")))
+    peer = await connected(listening(sheltered(apps, clock, framing="line", stallTimeout=0)))
     peer.send(b"x\n" * 2 * TURN)
     await until(lambda: timers(clock), "the first turn is over")
     [app] = apps.apps

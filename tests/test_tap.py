@@ -161,6 +161,72 @@ def test_auth_with_no_service_named_decides_about_login_among_all(tmp_path: Path
     assert (checkers(login), login.listen) == ([MEMORY], ("tcp:1",))
 
 
+def test_the_process_s_own_tables_are_no_services(tmp_path: Path) -> None:
+    config = tmp_path / "l.toml"
+    config.write_text("[limits]\nmax_connections = 7\nexempt = []\n")
+    options = Options()
+    options.parseOptions([f"--config={config}"])
+    assert [each.name for each in options["services"]] == list(findApps())
+    assert (options["limits"].maxConnections, options["limits"].exempt) == (7, ())
+    config.write_text("[admin]\nlisten = 'unix:admin.sock'\n[echo]\ndeny = '10.0.0.0/8,::1'\n")
+    made = makeService(parsed(f"--config={config}"))
+    assert [each.service for each in made.listenings] == ["echo", "admin"]
+    [echo, _] = made.listenings
+    assert echo.sessions is not None
+    assert echo.sessions.admission.options.deny == ("10.0.0.0/8", "::1")
+
+
+def parsed(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[limits]\nmax_conections = 1", "limits: there is no key 'max_conections'; did you mean"),
+        ("[limits]\nmax_connections = -1", "limits.max_connections: must be >= 0, not -1"),
+        (
+            "[limits]\nexempt = ['10.0.0.1/8']",
+            "limits.exempt: 10.0.0.1/8 has host bits; 10",
+        ),
+        ("[limits]\npenalty_max = 5", "limits.penalty_max: must be more than penalty_threshold"),
+        (
+            "[limits]\npenalty_overflow = 'x'",
+            "limits.penalty_overflow: must be one of permis",
+        ),
+        ("limits = 1", "limits stands in no service's table"),
+        ("[admin]\nlisten = 'tcp:80'", "admin.listen: must be on this machine only"),
+        (
+            "[admin]\nlisten = 'unix:a'\ntoken_file = '/nowhere'",
+            "admin.token_file: /nowhere: No ",
+        ),
+        ("[echo]\nallow = 'here'", "echo.allow: 'here' is neither an address nor a network"),
+        ("[echo]\nmin_source_port = 0", "echo.min_source_port: must be >= 1"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, written: str, said: str
+) -> None:
+    config = tmp_path / "l.toml"
+    config.write_text(written)
+    line = refusal(f"--config={config}")
+    assert line.startswith((f"{config}: {said}", f"{config}:{said}"))
+
+
+def test_how_the_log_is_written_and_of_what_it_tells_can_be_chosen() -> None:
+    def chosen(*arguments: str) -> tuple[str, str]:
+        options = parsed(*arguments)
+        return options["log-format"], options["log-sessions"]
+
+    assert chosen() == ("human", "unusual")
+    assert chosen("--log-format=json") == ("json", "all")
+    assert chosen("--log-format=json", "--log-sessions=none") == ("json", "none")
+    assert refusal("--log-format=xml") == "--log-format: must be one of human, json, not 'xml'"
+    assert refusal("--log-sessions=x").startswith("--log-sessions: must be one of all, unusual, n")
+
+
 CANNOT = "cannot be used: "
 
 

@@ -4,6 +4,8 @@ Tests for L{sockapps.workers}, with real threads.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +15,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.task import Clock
 
-from sockapps.workers import Busy, Workers
+from sockapps.workers import DEFERENCE, Busy, Workers
 from tests.sockets import PATIENCE, bounded, until
 
 
@@ -44,6 +46,19 @@ async def test_workIsDoneInAThreadOfItsOwnAndItsResultComesBack() -> None:
     assert result == 3
     assert "testing" in name
     assert await bounded(workers.run(work, 2, b=2), lambda: "the job") == (4, name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own elsewhere")
+@pytest_twisted.ensureDeferred
+async def test_theReactorGoesBeforeTheWorkers() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    before = niceness()
+    assert before < 19
+    theirs = await bounded(Workers(1, 0, "testing").run(niceness), lambda: "the job")
+    assert theirs == min(19, before + DEFERENCE)
+    assert niceness() == before
 
 
 @pytest_twisted.ensureDeferred

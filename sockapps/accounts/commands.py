@@ -4,6 +4,7 @@ C{sockapps accounts}: what a person types to say who may log in.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -64,7 +65,7 @@ def add(store: AccountStore, name: str, fromStdin: bool) -> None:
     if store.hashOf(name) is not None:
         raise AccountsError(f"there is an account '{name}' already")
     store.add(name, _askedHash(fromStdin))
-    click.echo(f"Added '{name}'.")
+    _tell(f"Added '{name}'.")
 
 
 @accounts.command()
@@ -76,7 +77,7 @@ def passwd(store: AccountStore, name: str, fromStdin: bool) -> None:
     if store.hashOf(name) is None:
         raise AccountsError(f"there is no account '{name}'")
     store.setPassword(name, _askedHash(fromStdin))
-    click.echo(f"Changed the password of '{name}'.")
+    _tell(f"Changed the password of '{name}'.")
 
 
 @accounts.command()
@@ -85,7 +86,7 @@ def passwd(store: AccountStore, name: str, fromStdin: bool) -> None:
 def remove(store: AccountStore, name: str) -> None:
     """Take an account away."""
     store.remove(name)
-    click.echo(f"Removed '{name}'.")
+    _tell(f"Removed '{name}'.")
 
 
 @accounts.command("list")
@@ -97,7 +98,7 @@ def listAccounts(store: AccountStore) -> None:
         _showTable(found)
     else:
         for account in found:
-            click.echo(shown(account.name))
+            _tell(shown(account.name))
 
 
 def _askedHash(fromStdin: bool) -> str:
@@ -124,6 +125,25 @@ def _askedHash(fromStdin: bool) -> str:
                 "there is no terminal to ask for the password on; use --password-stdin"
             ) from None
     return hashPassword(password)
+
+
+def _tell(text: str) -> None:
+    """
+    Print a line.
+
+    @raise AccountsError: nobody can be told, as on a full disk.
+    """
+    try:
+        click.echo(text)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # click ends quietly: who reads has had enough
+        # Python would try to write the line once more when it ends, and complain.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        raise AccountsError(
+            f"standard output: {error.strerror}; what was to be changed is changed"
+        ) from None
 
 
 def _showTable(found: list[Account]) -> None:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from tempfile import mkstemp
+from shutil import rmtree
+from tempfile import mkdtemp
 from urllib.parse import quote
 
 import attrs
@@ -24,8 +25,8 @@ SCHEMA = 1
 APPLICATION_ID = 0x736B6170
 """In the file's header: it is ours, whatever its name."""
 
+# WAL comes last: what is only in a WAL would not be in the file that gets its name.
 _NEW_FILE = f"""
-PRAGMA journal_mode = WAL;
 BEGIN;
 CREATE TABLE account (
     name TEXT NOT NULL PRIMARY KEY,
@@ -36,6 +37,7 @@ CREATE TABLE account (
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA};
 COMMIT;
+PRAGMA journal_mode = WAL;
 """
 
 LOCK_WAIT = 5.0
@@ -211,21 +213,22 @@ class AccountStore:
 
     def _makeFile(self) -> None:
         """
-        Make the file complete under another name, for its owner alone, then give it its own.
+        Make the file complete in a folder of its own, for its owner alone, then give it its place.
 
         Several processes may do so at once: one wins, and nobody meets half a file.
         """
         folder = os.path.dirname(self.path)
         _makeFolder(folder)
-        descriptor, draft = mkstemp(prefix=".accounts-", dir=folder)
+        drafts = mkdtemp(prefix=".accounts-", dir=folder)
         try:
-            os.close(descriptor)
+            draft = os.path.join(drafts, "draft")
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL, 0o600))
             with self._connection(draft) as db:
                 db.executescript(_NEW_FILE)
             with suppress(FileExistsError):
                 os.link(draft, self.path)
         finally:
-            os.unlink(draft)
+            rmtree(drafts, ignore_errors=True)
         _syncFolder(folder)
 
 

@@ -29,12 +29,18 @@ from twisted.cred.strcred import (
     findCheckerFactories,
     makeChecker,
 )
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sockapps.attempts import Attempt, Attempts
 from sockapps.clientprotocol import ClientProtocol, UnexpectedReply
+from sockapps.globalreactor import globalReactor
+from sockapps.interfaces import IAccountable, IDatagramTransport
 from sockapps.literals import TEXT, unquote
 from sockapps.workers import Busy
 
@@ -47,6 +53,9 @@ MAX_CREDENTIALS = 1024
 
 MAX_FAILURES = 3
 """Refusals on one connection before it is closed."""
+
+RESPITE = 0.05
+"""Seconds for which a checker that is too busy is not asked, unless one of its checks ends."""
 
 _PAIR = re.compile(rf"\s*\{{\s*({TEXT})\s*:\s*({TEXT})\s*,?\s*\}}\s*")
 
@@ -111,36 +120,93 @@ class LoginProtocol(Protocol):
     factory: LoginFactory
     transport: Any
     _failures = 0
+    _waiting: Deferred[None] | None = None
     _log = Logger()
 
     def dataReceived(self, data: bytes) -> None:
-        credentials = parseCredentials(data)
-        if credentials is None:
-            self._answer(False)
+        if self.factory.isFull():
+            self._cannotCheck()
             return
         self.transport.pauseProducing()
-        checked = self.factory.check(*credentials)
-        checked.addCallbacks(self._answer, self._cannotCheck)
-        checked.addCallback(lambda _: self.transport.resumeProducing())
+        answered = Deferred.fromCoroutine(self._answer(data))
+        answered.addCallback(lambda _: self.transport.resumeProducing())
 
-    def _answer(self, accepted: bool) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _answer(self, message: bytes) -> None:
+        """Answer in turn, after the delay that the source has earned, whatever the verdict."""
+        factory, peer = self.factory, IAccountable(self.transport, None)
+        credentials = parseCredentials(message)
+        name, password = credentials or (None, "")
+        said = message if name is None else password.encode()
+        attempt = factory.attempts.begin(self._source(peer), name, said)
+        if attempt is None:
+            self._cannotCheck()
+            return
+        accepted = None
+        try:
+            if not await self._turn(attempt):
+                return
+            accepted = credentials is not None and await factory.verdict(*credentials)
+        except Exception as error:
+            # Not the error itself: nobody knows what a checker writes into its exceptions.
+            if not isinstance(error, Busy):
+                self._log.error("login: cannot check: {kind}", kind=type(error).__name__)
+            self._cannotCheck()
+        else:
+            self._tell(accepted)
+        finally:
+            factory.attempts.end(attempt, accepted)
+        if accepted is False and peer is not None and not self._forgeable:
+            peer.penalize("login")
+
+    @property
+    def _forgeable(self) -> bool:
+        """
+        Whether anybody can pretend to be this peer, as over UDP: whoever really is there must not
+        be turned away for it, nor find the limits of streams used up.
+        """
+        return IDatagramTransport.providedBy(self.transport)
+
+    def _source(self, peer: IAccountable | None) -> str | None:
+        """Say whose limits hold for this peer."""
+        source: str | None = None if peer is None else peer.source
+        return f"udp {source}" if source is not None and self._forgeable else source
+
+    async def _turn(self, attempt: Attempt) -> bool:
+        """
+        Wait until an attempt may go on.
+
+        @return: Whether its peer has stayed.
+        """
+        try:
+            while seconds := self.factory.attempts.takeTurn(attempt):
+                self._waiting = deferLater(self.factory.reactor, seconds)
+                await self._waiting
+        except CancelledError:
+            return False
+        return True
+
+    def _tell(self, accepted: bool) -> None:
         self._log.info(
             "login: {peer} was {verdict}",
             peer=self.transport.getPeer(),
             verdict="accepted" if accepted else "refused",
         )
         if accepted:
+            self.factory.successes += 1
             self.transport.write(self.factory.acceptedReply)
             return
+        self.factory.failures += 1
         self.transport.write(self.factory.refusedReply)
         self._failures += 1
         if self._failures >= MAX_FAILURES:
             self.transport.loseConnection()
 
-    def _cannotCheck(self, failure: Any) -> None:
-        # Not the failure itself: nobody knows what a checker writes into its exceptions.
-        if failure.check(Busy) is None:
-            self._log.error("login: cannot check: {kind}", kind=failure.type.__name__)
+    def _cannotCheck(self) -> None:
+        self.factory.busy += 1
         self.transport.write(CANNOT_CHECK)
 
 
@@ -151,6 +217,11 @@ class LoginFactory(Factory[LoginProtocol]):
 
     @ivar checkers: Who decides, one after the other until one accepts; by default what C{auth}
         names.
+    @ivar reactor: The clock; by default the global reactor.
+    @ivar attempts: Who may guess how often.
+    @ivar successes: How many attempts were accepted.
+    @ivar failures: How many were refused, malformed ones among them.
+    @ivar busy: How many could not be checked: too many at once, or a checker that failed.
     @raise ValueError: C{auth} names no checker, or one that cannot be had here; or a reply is no
         Unicode.
     """
@@ -168,9 +239,36 @@ class LoginFactory(Factory[LoginProtocol]):
     )
     accepted: str = attrs.field(default=ACCEPTED, metadata={"help": "the reply that means yes"})
     refused: str = attrs.field(default=REFUSED, metadata={"help": "the reply that means no"})
+    maxAttempts: int = attrs.field(
+        default=4,
+        validator=attrs.validators.ge(0),
+        metadata={"help": "attempts in progress from one source at most; 0: no limit"},
+    )
+    failureDelay: float = attrs.field(
+        default=2.0,
+        validator=attrs.validators.ge(0),
+        metadata={
+            "help": "seconds before an attempt from a source that has failed; they double with "
+            "each failure; 0: no delay"
+        },
+    )
+    maxFailureDelay: float = attrs.field(
+        default=15.0,
+        validator=attrs.validators.ge(0),
+        metadata={"help": "seconds before an attempt at most; 0: no delay"},
+    )
     checkers: Sequence[ICredentialsChecker] = attrs.field(factory=tuple, repr=False)
+    reactor: IReactorTime = attrs.field(factory=globalReactor, repr=False)
+    successes: int = attrs.field(default=0, init=False)
+    failures: int = attrs.field(default=0, init=False)
+    busy: int = attrs.field(default=0, init=False)
+    _checking: int = attrs.field(default=0, init=False, repr=False)
+    _fullUntil: float = attrs.field(default=0.0, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        self.attempts = Attempts(
+            self.reactor.seconds, self.maxAttempts, self.failureDelay, self.maxFailureDelay
+        )
         self.acceptedReply = self.accepted.encode()
         self.refusedReply = self.refused.encode()
         if not self.checkers:
@@ -183,11 +281,31 @@ class LoginFactory(Factory[LoginProtocol]):
         @return: A Deferred of whether one accepts; it fails with whatever else than a refusal a
             checker fails with, L{Busy} for one.
         """
-        return Deferred.fromCoroutine(
-            self._check(LoginCredentials(name.encode(), password.encode()))
-        )
+        return Deferred.fromCoroutine(self.verdict(name, password))
 
-    async def _check(self, credentials: LoginCredentials) -> bool:
+    async def verdict(self, name: str, password: str) -> bool:
+        """Do what L{check} does, for who awaits it at once."""
+        credentials = LoginCredentials(name.encode(), password.encode())
+        self._checking += 1
+        try:
+            accepted = await self._ask(credentials)
+        except Busy:
+            if self._checking > 1:
+                self._fullUntil = self.reactor.seconds() + RESPITE
+            raise
+        finally:
+            self._checking -= 1
+        self._fullUntil = 0.0
+        return accepted
+
+    def isFull(self) -> bool:
+        """
+        Tell whether a checker has just been too busy, and is: most of a crowd that comes at once
+        is told so at the cost of a look at the clock.
+        """
+        return self._fullUntil > self.reactor.seconds()
+
+    async def _ask(self, credentials: LoginCredentials) -> bool:
         for checker in self.checkers:
             try:
                 await maybeDeferred(checker.requestAvatarId, credentials)

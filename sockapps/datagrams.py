@@ -1,0 +1,255 @@
+"""
+What stands between an app and a datagram port: who is answered, and by which session.
+
+An app whose messages stand alone shares one session among all peers; any other gets one for each
+peer, in a table with a cap and an idle expiry.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import DatagramProtocol
+
+from sockapps.counts import Counts
+from sockapps.datagram import DatagramSession, addressOf
+from sockapps.framing import LF
+from sockapps.guard import Address, Allowance, Guard, OwnAddresses
+from sockapps.interfaces import IDatagramApp
+from sockapps.limits import Admission, Sources
+from sockapps.options import AdmissionOptions, DatagramOptions, ProcessOptions
+
+if TYPE_CHECKING:
+    from sockapps.sessionlog import SessionLog
+
+CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""Where Linux says which ports it gives to clients; elsewhere it is from 32768 on as well."""
+
+
+class DatagramSessions(DatagramProtocol):
+    """
+    Shelter any protocol factory on a datagram port.
+
+    @param admission: Who may come; C{None}: whoever the default options let in.
+    @param log: Who is told of conversations and drops; C{None}: nobody.
+    @param own: Where the process listens, all its services together; C{None}: here only.
+    @ivar sessions: The conversations that are open now, the longest silent first.
+    @ivar standsAlone: Whether one session serves all peers.
+    @ivar host: Where it listens.
+    @ivar send: Sends a datagram to an address.
+    @ivar counts: What was dropped, and what the sessions that have ended did.
+    """
+
+    noisy = False
+    transport: Any
+    host: Any = None
+    send: Any
+
+    def __init__(
+        self,
+        factory: IProtocolFactory,
+        options: DatagramOptions,
+        reactor: IReactorTime,
+        admission: Admission | None = None,
+        log: SessionLog | None = None,
+        own: OwnAddresses | None = None,
+    ) -> None:
+        self.appFactory = factory
+        self.reactor = reactor
+        if admission is None:
+            admission = Admission(AdmissionOptions(), Sources(ProcessOptions(), reactor.seconds))
+        self.admission = admission
+        self.log = log
+        self.counts = Counts()
+        traits = IDatagramApp(factory, None)
+        self.standsAlone = traits is not None and bool(traits.standsAlone)
+        self._wholeDatagrams = traits is not None and bool(traits.wholeDatagrams)
+        self._shared: DatagramSession | None = None
+        self._sweep: IDelayedCall | None = None
+        self.sessions: OrderedDict[Address, DatagramSession] = OrderedDict()
+        self._own = OwnAddresses(isLocal) if own is None else own
+        self.guard = Guard(
+            options, admission, self.standsAlone, reactor.seconds, self._own, firstClientPort()
+        )
+        # What every datagram is asked about, at hand.
+        self._sources = admission.sources
+        self._ownPorts = self._own.hosts
+        self._clients = self.guard.clients
+
+    @property
+    def options(self) -> DatagramOptions:
+        """What is decided by, from now on."""
+        return self.guard.options
+
+    @options.setter
+    def options(self, options: DatagramOptions) -> None:
+        self.guard.options = options
+        self._clients = self.guard.clients
+
+    def logPrefix(self) -> str:
+        """Speak in the log under the app's name."""
+        return self.appFactory.__class__.__name__
+
+    def startProtocol(self) -> None:
+        self.host = self.transport.getHost()
+        # Straight from the socket: the port's own way to write looks at the address again, which
+        # here is always one that the socket has heard.
+        self.send = self.transport.getHandle().sendto
+        self._own.add(self.host.host, self.host.port)
+        self.appFactory.doStart()
+
+    def stopProtocol(self) -> None:
+        self._own.remove(self.host.host, self.host.port)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for session in self.open():
+            session.cut("shutdown")
+        if self.log is not None:
+            self.log.flush()
+        self.appFactory.doStop()
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Deliver one message to the session of its sender."""
+        host, port = addr
+        if (
+            self.admission._denies is None
+            and self._sources.place(host) is None
+            and port >= self._clients
+            and port not in self._ownPorts
+            and datagram
+        ):
+            # A client that is exempt: what the guard would find, without asking it.
+            allowance = None
+        else:
+            judged = self.guard.judge(datagram, addr)
+            if isinstance(judged, str):
+                self.drop(judged, host)
+                return
+            allowance = judged
+        if datagram[-1] == LF and not self._wholeDatagrams:
+            datagram = withoutLineEnd(datagram)
+        shared = self._shared
+        if shared is not None and shared.free:
+            # Where one session serves all, most messages find it so.
+            shared.addr = addr
+            shared.allowance = allowance
+            shared.messages += 1
+            shared.received += len(datagram)
+            try:
+                shared.app.dataReceived(datagram)
+            except Exception:
+                shared.fail("failed on a message")
+            return
+        session = shared if self.standsAlone else self.sessions.get(addr)
+        if session is None:
+            session = self._begin(addr, allowance)
+            if session is None:
+                return
+        elif not self.standsAlone:
+            self.sessions.move_to_end(addr)
+            session.lastHeard = self.reactor.seconds()
+        session.deliver(datagram, addr, allowance)
+
+    def open(self) -> list[DatagramSession]:
+        """Find the sessions that are open now, the longest silent first."""
+        return [*self.sessions.values(), *filter(None, [self._shared])]
+
+    def drop(self, why: str, host: str) -> None:
+        """
+        Note that a datagram, or the reply to one, goes no further.
+
+        @param why: One of L{sockapps.counts.DROPS}.
+        @param host: Where it came from, or was to go.
+        """
+        self.counts.dropped[why] += 1
+        if self.log is not None:
+            self.log.dropped(why, host)
+
+    def forget(self, session: DatagramSession, why: str) -> None:
+        """
+        Have the next message from there begin a new session, and keep what this one did.
+
+        @param why: One of L{sockapps.counts.ENDINGS}.
+        """
+        counts = self.counts
+        counts.ended[why] += 1
+        counts.messages += session.messages
+        counts.received += session.received
+        counts.sent += session.sent
+        if session.shared:
+            self._shared = None
+            return
+        del self.sessions[session.addr]
+        if self.log is not None:
+            self.log.ended(session, why)
+
+    def _begin(self, addr: Address, allowance: Allowance | None) -> DatagramSession | None:
+        """
+        Begin a conversation.
+
+        @return: C{None} where the app's factory wants none with that peer.
+        """
+        app = self.appFactory.buildProtocol(cast(IAddress, addressOf(addr)))
+        if app is None:
+            return None
+        session = DatagramSession(self, addr, app)
+        self.counts.opened += 1
+        if session.shared:
+            self._shared = session
+        else:
+            while len(self.sessions) >= self.options.maxPeers:
+                next(iter(self.sessions.values())).cut("evicted")
+            self.sessions[addr] = session
+            if self._sweep is None:
+                self._sweepLater(self.options.peerTimeout)
+            if self.log is not None:
+                # One that serves everybody is nobody's, and not told of.
+                self.log.began(session)
+        session.begin(allowance)
+        return session
+
+    def _sweepLater(self, wait: float) -> None:
+        self._sweep = self.reactor.callLater(wait, self._expire)
+
+    def _expire(self) -> None:
+        """End the conversations that have been silent for too long."""
+        self._sweep = None
+        now = self.reactor.seconds()
+        while self.sessions:
+            session = next(iter(self.sessions.values()))
+            end = session.lastHeard + self.options.peerTimeout
+            if end > now:
+                self._sweepLater(end - now)
+                break
+            session.cut("expired")
+
+
+def withoutLineEnd(datagram: bytes) -> bytes:
+    """Leave out one trailing LF or CRLF."""
+    if datagram.endswith(b"\n"):
+        return datagram[: -2 if datagram.endswith(b"\r\n") else -1]
+    return datagram
+
+
+def firstClientPort() -> int:
+    """Find from which port on the system gives them to clients."""
+    with suppress(OSError, ValueError):
+        return int(CLIENT_PORTS.read_text().split()[0])
+    return 32768
+
+
+def isLocal(host: str) -> bool:
+    """Tell whether an address is one of this machine: whether one can listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
