@@ -293,8 +293,12 @@ def test_aFileThatIsMadeIsWholeWithoutItsWAL(tmp_path: Path) -> None:
 def test_whatCannotBeMadeLeavesNothingBehind(tmp_path: Path) -> None:
     code = (
         "import resource, sys; from sockapps.accounts.store import AccountStore\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "AccountStore(sys.argv[1]).prepare()"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))\n"
+        "try:\n"
+        "    AccountStore(sys.argv[1]).prepare()\n"
+        "finally:\n"  # what measures coverage writes a file of its own at the end
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))\n"
     )
     path = tmp_path / "accounts.db"
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, timeout=30)
