@@ -215,10 +215,7 @@ class DatagramSession:
         return self.allowance.standing.source if self.allowance is not None else None
 
     def penalize(self, kind: str) -> None:
-        """See L{IAccountable}."""
-        source = self.source
-        if source is not None:
-            self._sessions.admission.sources.penalize(source, kind)
+        """Hold nothing against it: whoever forged its address would have it refused."""
 
 
 def addressOf(addr: Address) -> IPv4Address | IPv6Address:

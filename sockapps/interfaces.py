@@ -75,7 +75,8 @@ class IAccountable(Interface):
 
     def penalize(kind: str) -> None:
         """
-        Hold something against the peer's source, so that it is refused when that adds up.
+        Hold something against the peer's source, so that it is refused when that adds up. A sender
+        of datagrams, which anybody can pretend to be, nothing is held against.
 
         @param kind: One of L{sockapps.limits.OFFENCES}, like C{"login"}.
         """

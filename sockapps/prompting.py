@@ -14,6 +14,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.output import create_output
 from twisted.internet.defer import Deferred
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ async def prompted(app: str, client: type[ClientProtocol]) -> AsyncIterator[byte
         completer=WordCompleter(list(client.words), sentence=True),
         complete_while_typing=False,
     )
-    hidden: PromptSession[str] = PromptSession(is_password=True)
+    # With an output of its own it does not fall back to a plain prompt, which would show what is
+    # typed, on a terminal that can do little.
+    hidden: PromptSession[str] = PromptSession(is_password=True, output=create_output())
     while True:
         answers = []
         for question, secret in (client.asks or {f"{app}>": False}).items():

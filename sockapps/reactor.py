@@ -60,7 +60,7 @@ LEANS_ON: dict[type, tuple[str, ...]] = {
         "_writeDisconnecting",
     ),
     tcp.Server: ("_addressType", "_fromConnectedSocket", "_getLogPrefix"),
-    tcp.Port: ("_buildAddr", "_fromListeningDescriptor", "_realPortNumber"),
+    tcp.Port: ("_buildAddr", "_fromListeningDescriptor", "_logger", "_realPortNumber"),
     tcp.Client: ("_connectDone",),
     tcp.Connector: ("_makeTransport",),
     unix.Server: ("_fromConnectedSocket",),
@@ -591,7 +591,45 @@ for _name in ("_due", "disconnected", "disconnecting", "_lastNames"):
     setattr(_first, _name, None)
 
 
-class LeanPort(_Lean, tcp.Port):
+class _SaidSeldom:
+    """
+    What a port that is out of file descriptors says of it: a line a second, not two for each
+    connection that it has no room for.
+    """
+
+    namespace = tcp.Port._logger.namespace
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._closed = 0
+        self._next = 0.0
+
+    def observer(self, event: Any) -> None:
+        """Say it, or count it."""
+        if "address" in event:
+            self._closed += 1
+        now = self._reactor.seconds()
+        if now < self._next:
+            return
+        self._next = now + 1
+        if self._closed:
+            event["closed"], self._closed = self._closed, 0
+            event["log_format"] += " ({closed} connections closed since it was last said)"
+        tcp.Port._logger.observer(event)
+
+
+class _LeanListening:
+    """What all ports that accept connections have of ours."""
+
+    reactor: Any
+    _logger: Any
+
+    def startListening(self) -> None:
+        self._logger = _SaidSeldom(self.reactor)
+        super().startListening()  # type: ignore[misc]  # what this is mixed into has it
+
+
+class LeanPort(_LeanListening, _Lean, tcp.Port):
     """
     A TCP port that accepts lean connections.
 
@@ -669,7 +707,7 @@ class LeanUNIXServer(_LeanConnection, unix.Server):
         super().sendFileDescriptor(fileno)
 
 
-class LeanUNIXPort(unix.Port):
+class LeanUNIXPort(_LeanListening, unix.Port):
     """A UNIX socket that accepts lean connections."""
 
     transport = LeanUNIXServer

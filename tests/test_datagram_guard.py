@@ -279,15 +279,21 @@ async def test_aSourceHasItsMessagesAndItsRepliesASecond(
 
 
 @pytest_twisted.ensureDeferred
-async def test_aPenalizedSourceIsNotHeard(listening: Listen, speaking: Speak) -> None:
+async def test_aPenalizedSourceIsNotHeardAndNoDatagramAddsToAPenalty(
+    listening: Listen, speaking: Speak
+) -> None:
     def blame(app: App, message: bytes) -> None:
         assert app.transport.source == "127.0.0.1"
-        app.transport.penalize("login")
+        for _ in range(10):
+            app.transport.penalize("login")
         app.transport.write(b"!")
 
     sessions = sheltered(Apps(blame))
     peer = speaking(listening(sessions))
-    assert await answered(peer, b"aa", b"bb", b"cc") == [b"!", b"!"]
+    assert await answered(peer, b"aa", b"bb", b"cc") == [b"!", b"!", b"!"]
+    for _ in range(2):
+        sessions.admission.sources.penalize("127.0.0.1", "login")
+    assert await answered(peer, b"aa") == []
     assert sessions.counts.dropped == {"penalty": 1}
 
 
@@ -339,8 +345,6 @@ async def test_whoIsExemptIsSoAsAClientNotAsAServer(
     replies = await answered(speaking(listening(sessions)), *[b"a"] * 5)
     assert replies == [b"<a>"] * (3 if server else 5)
     assert sessions.open()[0].source is None
-    sessions.open()[0].penalize("login")
-    assert sessions.admission.sources.penalties == {}
 
 
 def test_whereTheSystemSaysNothingOfItsPortsClientsBeginAt32768(

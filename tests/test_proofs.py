@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc 
 
 # Those whose smoke form tells of nothing but right and wrong. What the others say of times and of
 # memory a busy machine decides; they are run by hand.
-STEADY = ("links", "loop", "secrets", "upper")
+STEADY = ("files", "links", "loop", "secrets", "upper")
 
 
 def test_steady_proofs_are_there() -> None:

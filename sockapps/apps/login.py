@@ -159,7 +159,7 @@ class LoginProtocol(Protocol):
             self._tell(accepted)
         finally:
             factory.attempts.end(attempt, accepted)
-        if accepted is False and peer is not None and not self._forgeable:
+        if accepted is False and peer is not None:
             peer.penalize("login")
 
     @property

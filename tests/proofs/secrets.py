@@ -223,7 +223,7 @@ def _serve(
             _type(folder, canaries, f"{{'bob': '{text}'}}\n", "call", "login", to)
             _type(folder, canaries, f"{{'bob': '{text}'}}\n", "call", "login", to, "--json")
             asked = (("User name:", "bob"), ("Password:", text), ("User name:", ""))
-            for kind in TERMINALS[: 1 if smoke else None]:
+            for kind in TERMINALS:
                 _onTerminal(folder, canaries, kind, asked, "call", "login", to)
         kept = (folder / "accounts.db").read_bytes()
         (folder / "accounts.db").write_bytes(canaries.texts["account"].encode() * 1000)
