@@ -203,6 +203,16 @@ class LeanReactor(EPollReactor):
         self._reads.add(fd)
         self._selectables[fd] = transport
 
+    def _ignore(self, transport: Any) -> None:
+        """Read no more from a connection that is there."""
+        fd = transport.fileno()
+        if fd in self._reads and fd not in self._writes:
+            self._poller.unregister(fd)
+            self._reads.discard(fd)
+            del self._selectables[fd]
+        else:
+            self.removeReader(transport)
+
     def _forget(self, transport: Any) -> None:
         """Neither read from a connection nor write to it any more."""
         fd = transport.fileno()
@@ -394,7 +404,9 @@ class _LeanConnection(_Lean):
         elif data:
             self._tempDataBuffer.append(data)
             self._tempDataLen += len(data)
-            if self.producer is not None:
+            if self.producer is not None and (
+                self._tempDataLen > self.bufferSize or self.dataBuffer
+            ):
                 self._maybePauseProducer()
             if not self._due and not self._armed:
                 self._due = True
@@ -431,6 +443,13 @@ class _LeanConnection(_Lean):
             self._writeDisconnected = True
             return self._closeWriteConnection()
         return None
+
+    def registerProducer(self, producer: Any, streaming: Any) -> None:
+        if streaming and self._plain and self.producer is None:
+            self.producer = producer
+            self.streamingProducer = streaming
+        else:
+            super().registerProducer(producer, streaming)  # type: ignore[misc]  # as above
 
     def startTLS(self, *args: Any, **kwargs: Any) -> Any:
         self._plain = False
@@ -469,6 +488,7 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
     _ownLogstr: str | None = None
     _ownRepstr: str | None = None
     _lastNames: tuple[str, str, Any] | None = None
+    _peerEnds = False
 
     def __init__(
         self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any
@@ -537,26 +557,34 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
 
     # The end. These do what the stock ones do, less what a connection over TCP does not need.
 
+    def loseConnection(self) -> None:
+        if self._peerEnds and self._plain and not self._tempDataBuffer and not self.dataBuffer:
+            self.disconnecting = 1
+            self._due = True  # soon: see readConnectionLost
+        else:
+            super().loseConnection()
+
     def readConnectionLost(self, reason: Failure) -> None:
         protocol: Any = self.protocol
         provided = providedBy(protocol)
         if provided.isOrExtends(IHalfCloseableProtocol):
-            self.stopReading()
+            self.reactor._ignore(self)
+            self._peerEnds = True
             try:
                 protocol.readConnectionLost()
             except BaseException:
                 log.err()
                 self.connectionLost(Failure())
-            else:
-                if (
-                    self.disconnecting
-                    and self._due
-                    and not self._tempDataBuffer
-                    and not self.dataBuffer
-                    and self.producer is None
-                ):
+                return
+            finally:
+                self._peerEnds = False
+            if self.disconnecting and self._due:
+                if self.producer is None and not self._tempDataBuffer and not self.dataBuffer:
                     # Both sides have closed, and nothing is left to send.
                     self.connectionLost(reason)
+                else:
+                    self._due = False
+                    self.startWriting()
         elif hasattr(protocol, "__conform__") or _ADAPTERS.lookup1(
             provided, IHalfCloseableProtocol
         ):
@@ -587,7 +615,7 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
 # CPython gives an instance a dictionary of its own for an attribute that none of the first few of
 # its class had: here, where many connect before one of them ends, for what it gets when it ends.
 _first = LeanServer.__new__(LeanServer)
-for _name in ("_due", "disconnected", "disconnecting", "_lastNames"):
+for _name in ("_due", "disconnected", "disconnecting", "_lastNames", "_peerEnds"):
     setattr(_first, _name, None)
 
 
