@@ -228,10 +228,14 @@ class Admission:
         @return: What L{leave} is to be told when it is over, or why it may not come:
             one of L{sockapps.counts.REFUSALS}.
         """
-        standing = self._free if host is None else self.hear(host)
-        if isinstance(standing, str):
-            return standing
         sources = self.sources
+        if host is None or (self._denies is None and sources.place(host) is None):
+            standing = self._free
+        else:
+            heard = self.hear(host)
+            if isinstance(heard, str):
+                return heard
+            standing = heard
         if sources.connections >= sources.most:
             return "process"
         if self.connections >= self._most:

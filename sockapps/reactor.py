@@ -32,6 +32,7 @@ from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.logger import Logger
 from twisted.python import context, log
 from twisted.python.components import globalRegistry
 from twisted.python.failure import Failure
@@ -40,7 +41,13 @@ from zope.interface import providedBy
 __all__ = ["LEANS_ON", "LeanReactor", "install"]
 
 LEANS_ON: dict[type, tuple[str, ...]] = {
-    ReactorBase: ("_justStopped",),
+    ReactorBase: (
+        "_cancellations",
+        "_justStopped",
+        "_newTimedCalls",
+        "_pendingTimedCalls",
+        "_started",
+    ),
     EPollReactor: (
         "_disconnectSelectable",
         "_doReadOrWrite",
@@ -72,6 +79,8 @@ LEANS_ON: dict[type, tuple[str, ...]] = {
 }
 """Every private name of others that this module uses, by the class that has it."""
 
+_log = Logger(namespace="twisted.internet.base")
+_ANY_FAILURE = _log.failureHandler("Unexpected error in main loop")
 _ADAPTERS: Any = globalRegistry
 _DONE = Failure(main.CONNECTION_DONE)
 
@@ -84,12 +93,41 @@ class LeanReactor(EPollReactor):
 
     seconds = staticmethod(time.monotonic)
     _turns = 0
+    _contexts: Any = None
 
     def __init__(self) -> None:
         self._due: deque[Any] = deque()
         super().__init__()
 
     # The loop
+
+    def mainLoop(self) -> None:
+        """Go round until the reactor is stopped; a turn in which nothing is due costs little."""
+        self._contexts = context.theContextTracker.currentContext().contexts
+        while self._started:
+            with _ANY_FAILURE:
+                while self._started:
+                    timed = self._pendingTimedCalls
+                    if (
+                        self._due
+                        or self.threadCallQueue
+                        or self._newTimedCalls
+                        or self._justStopped
+                        or self._cancellations > 50
+                        or not self.running
+                    ):
+                        self.runUntilCurrent()
+                        timeout = self.running and self.timeout()
+                    elif timed:
+                        timeout = timed[0].time - time.monotonic()
+                        if timeout <= 0 or timeout > 1:
+                            self.runUntilCurrent()
+                            timeout = self.running and self.timeout()
+                    else:
+                        timeout = None
+                    self.doIteration(timeout)
+        self._contexts = None
+        _log.info("Main loop terminated.")
 
     def runUntilCurrent(self) -> None:
         """Run what is due, then send what that has written."""
@@ -113,7 +151,7 @@ class LeanReactor(EPollReactor):
         self._turns += 1
         doReadOrWrite = self._doReadOrWrite
         # What is logged is asked for its prefix where it is logged, not before.
-        contexts = context.theContextTracker.currentContext().contexts
+        contexts = self._contexts or context.theContextTracker.currentContext().contexts
         place = len(contexts)
         contexts.append(_NOBODY)
         try:

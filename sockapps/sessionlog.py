@@ -65,6 +65,9 @@ class SessionLog:
     Beginnings and endings are told one by one where all are. Else, and of what is refused and
     dropped always, there is at most one line in L{INTERVAL} for each reason, and it says how many
     it stands for.
+
+    @ivar all: Whether beginnings are told of, and every ending.
+    @ivar unsaid: The kinds of endings that are not told of.
     """
 
     _log = Logger()
@@ -86,8 +89,9 @@ class SessionLog:
         self._fields = {"service": shown(service)}
         if app is not None:
             self._fields["app"] = shown(app)
-        self._which = which
-        self._unsaid = _UNSAID[which]
+        self.all = which == "all"
+        self._quiet = which == "none"
+        self.unsaid = _UNSAID[which]
         self._seconds = seconds
         self._callLater = callLater
         self._flushCall: IDelayedCall | None = None
@@ -95,7 +99,7 @@ class SessionLog:
 
     def began(self, session: Session) -> None:
         """Tell of a session that begins."""
-        if self._which == "all":
+        if self.all:
             source = placeOf(session.getPeer()) or _UNIX
             text = f"session {session.number} from {source} began"
             self._say("began", text, session=session.number, source=source)
@@ -106,9 +110,9 @@ class SessionLog:
 
         @param why: One of L{ENDINGS}.
         """
-        if why in self._unsaid:
+        if why in self.unsaid:
             return
-        count = 1 if self._which == "all" else self._count("ended", why)
+        count = 1 if self.all else self._count("ended", why)
         if not count:
             return
         source = placeOf(session.getPeer()) or _UNIX
@@ -166,7 +170,7 @@ class SessionLog:
 
         @return: How many a line now stands for; 0 where there may be none now.
         """
-        if self._which == "none":
+        if self._quiet:
             return 0
         kind = self._kinds.get((event, why))
         if kind is None:

@@ -154,7 +154,7 @@ class StreamSession:
         self._seenAt: float | None = None
         self._framing = sessions.blank
         # What follows a reply; None where writing takes more than that.
-        self._ending = self._framing.ending
+        self._ending = sessions.ending
         # What a whole line must be shorter than to be delivered as it comes; 0 where none may.
         self._quick = 0
         self._pending: deque[bytes] = _NOTHING
@@ -248,6 +248,18 @@ class StreamSession:
     def readConnectionLost(self) -> None:
         """Take the peer's half-close: answer what is owed, then close."""
         self._ended = True
+        if self._quick and not self._appProduces:
+            # Nothing is owed, and nothing waits: what follows below comes to just this.
+            self._quick = 0
+            self._stop |= _CLOSING | _CLOSED
+            self.disconnecting = True
+            self._ending = None
+            self._why = "peer"
+            self._sessions.closings.begin(self)
+            transport = self.transport
+            transport.unregisterProducer()
+            transport.loseConnection()
+            return
         if self._stop & _CLOSING:
             if not self._appProduces:
                 self.transport.loseConnection()

@@ -4,9 +4,9 @@ All sessions of one service over streams: who may begin one, and which have last
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 
 from sockapps.counts import Counts
@@ -64,6 +64,7 @@ class StreamSessions(Factory):
         self.stopped = False
         # Framings that hold nothing, for all sessions that have nothing to hold: most of them.
         self.blank: Framing = FRAMINGS[options.framing](options.maxMessage)
+        self.ending = self.blank.ending
         self.line = LineFraming.begun(options.maxMessage)
         self.quick = options.maxMessage + 2 if options.framing in ("auto", "line") else 0
         self.makeSession = RawSession if options.framing == "raw" else StreamSession
@@ -95,9 +96,11 @@ class StreamSessions(Factory):
             self.log.flush()
         self.appFactory.doStop()
 
-    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:  # type: ignore[override]  # an IProtocol, which needs no factory
+    def buildProtocol(self, addr: Any) -> IProtocol | None:  # type: ignore[override]  # an IProtocol, which needs no factory
         """
         Make the app's protocol and the session around it.
+
+        @param addr: An L{IAddress}, or C{None}.
 
         @return: C{None} where there is to be no connection from there; what closes it, over TLS.
         """
@@ -111,7 +114,7 @@ class StreamSessions(Factory):
             standing = admitted
         app = None
         try:
-            app = self.appFactory.buildProtocol(cast(IAddress, addr))
+            app = self.appFactory.buildProtocol(addr)
         finally:
             if app is None and admission is not None and standing is not None:
                 admission.leave(standing)
@@ -136,8 +139,9 @@ class StreamSessions(Factory):
         self.counts.opened += 1
         if not self._sweeping:
             self._sweepLater()
-        if self.log is not None:
-            self.log.began(session)
+        log = self.log
+        if log is not None and log.all:
+            log.began(session)
 
     def end(self, session: StreamSession, why: str, standing: Standing | None) -> None:
         """
@@ -147,14 +151,16 @@ class StreamSessions(Factory):
         """
         if not self.closings.end(session):
             self.lingerings.end(session)
-        self.mended(session)
+        if self._unread:
+            self.mended(session)
         counts = self.counts
         counts.ended[why] += 1
         counts.messages += session.messages
         counts.received += session.received
         counts.sent += session.sent
-        if self.log is not None:
-            self.log.ended(session, why)
+        log = self.log
+        if log is not None and why not in log.unsaid:
+            log.ended(session, why)
         del self.sessions[session]
         if standing is not None and self.admission is not None:
             self.admission.leave(standing)

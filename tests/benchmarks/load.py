@@ -48,16 +48,21 @@ def echoed(line: bytes) -> bytes:
     return b"Echo=>" + line + b"\n"
 
 
+def ownAddress() -> tuple[str, int]:
+    """Say from where to connect next: one of many addresses of loopback, lest ports run short."""
+    return f"127.0.0.{2 + next(_connections) // 1000 % 250}", 0
+
+
 def connect(port: int, tls: ssl.SSLContext | None = None) -> socket.socket:
     """
-    Connect to a server, from one of many addresses of loopback so that ports never run short.
+    Connect to a server, from an address of our own.
 
     @param tls: How to speak TLS, if at all; the handshake is over when this returns.
     """
     connection = socket.socket()
     try:
         connection.settimeout(PATIENCE)
-        connection.bind((f"127.0.0.{2 + next(_connections) // 1000 % 250}", 0))
+        connection.bind(ownAddress())
         connection.connect(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return tls.wrap_socket(connection, server_hostname="localhost") if tls else connection
@@ -186,12 +191,27 @@ class EncryptedLines(Lines):
 
 
 class Churn(Lines):
-    """Lines that have a connection each, which the asking side closes."""
+    """
+    Lines that have a connection each, which the asking side closes.
+
+    To connect costs who asks as much as to accept costs the server, so it does nothing besides.
+    """
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket()
+        connection.bind(ownAddress())
+        connection.connect(("127.0.0.1", self._port))
+        return connection
+
+    def _add(self, asking: Any) -> None:
+        fileno = asking.fileno()
+        self._sockets[fileno] = asking
+        self._epoll.register(fileno, select.EPOLLIN)
+        asking.send(self._request)
 
     def _again(self, asked: Any) -> None:
-        self._epoll.unregister(asked.fileno())
         del self._sockets[asked.fileno()]
-        asked.close()
+        asked.close()  # epoll forgets it by itself
         self._add(self._connect())
 
 
