@@ -30,6 +30,10 @@ MAX_WAITING = 64
 """Datagrams of one peer that wait while its app takes its time; more are dropped, as UDP may."""
 
 
+_NEVER: Any = object()
+"""What may be answered once a conversation has ended: nothing."""
+
+
 @implementer(IAccountable, IDatagramTransport, IPushProducer)
 class DatagramSession:
     """
@@ -128,6 +132,7 @@ class DatagramSession:
         if self._ended:
             return
         self._ended = True
+        self.allowance = _NEVER
         self.free = False
         self._waiting = None
         self._sessions.forget(self, why)
@@ -155,11 +160,11 @@ class DatagramSession:
 
     def write(self, data: bytes) -> None:
         """Send one reply, as one datagram, unless the guard is against it."""
-        if self._ended:
-            return
         if len(data) > MAX_DATAGRAM:
             data = b"[error: the reply is longer than a datagram]"
         if self.allowance is not None:
+            if self.allowance is _NEVER:
+                return
             why = self._sessions.guard.refuses(self.allowance, self.addr, data)
             if why is not None:
                 self._sessions.drop(why, self.addr[0])

@@ -68,7 +68,7 @@ class DatagramSessions(DatagramProtocol):
         self.counts = Counts()
         traits = IDatagramApp(factory, None)
         self.standsAlone = traits is not None and bool(traits.standsAlone)
-        self._wholeDatagrams = traits is not None and bool(traits.wholeDatagrams)
+        self._lines = traits is None or not traits.wholeDatagrams
         self._shared: DatagramSession | None = None
         self._sweep: IDelayedCall | None = None
         self.sessions: OrderedDict[Address, DatagramSession] = OrderedDict()
@@ -77,7 +77,7 @@ class DatagramSessions(DatagramProtocol):
             options, admission, self.standsAlone, reactor.seconds, self._own, firstClientPort()
         )
         # What every datagram is asked about, at hand.
-        self._sources = admission.sources
+        self._free = admission.free
         self._ownPorts = self._own.hosts
         self._clients = self.guard.clients
 
@@ -117,13 +117,7 @@ class DatagramSessions(DatagramProtocol):
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Deliver one message to the session of its sender."""
         host, port = addr
-        if (
-            self.admission._denies is None
-            and self._sources.place(host) is None
-            and port >= self._clients
-            and port not in self._ownPorts
-            and datagram
-        ):
+        if host in self._free and port >= self._clients and port not in self._ownPorts and datagram:
             # A client that is exempt: what the guard would find, without asking it.
             allowance = None
         else:
@@ -132,7 +126,7 @@ class DatagramSessions(DatagramProtocol):
                 self.drop(judged, host)
                 return
             allowance = judged
-        if datagram[-1] == LF and not self._wholeDatagrams:
+        if self._lines and datagram[-1] == LF:
             datagram = withoutLineEnd(datagram)
         shared = self._shared
         if shared is not None and shared.free:

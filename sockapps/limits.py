@@ -115,12 +115,15 @@ class Sources:
     @ivar connections: How many are open now.
     @ivar most: How many may be.
     @ivar place: Finds what a host counts as; C{None}: it is exempt.
+    @ivar free: Sets of hosts that somebody has found to be exempt; they are emptied whenever the
+        options change.
     @ivar penalties: How many penalties there have been, by kind.
     """
 
     def __init__(self, options: ProcessLimits, seconds: Callable[[], float]) -> None:
         self.connections = 0
         self.seconds = seconds
+        self.free: list[set[str]] = []
         self._penalties = Penalties(options, seconds)
         self.penalties: Counter[str] = self._penalties.counts
         self.options = options
@@ -135,6 +138,8 @@ class Sources:
         self.place = lru_cache(options.maxSources)(partial(_place, Networks(options.exempt)))
         self.most = options.maxConnections or sys.maxsize
         self._options = self._penalties.options = options
+        for hosts in self.free:
+            hosts.clear()
 
     def penalize(self, source: str, kind: str) -> None:
         """
@@ -186,10 +191,13 @@ class Admission:
     Decide who may come in to one service, at whichever of its endpoints.
 
     @ivar connections: How many are open now.
+    @ivar free: Some hosts that are exempt and not denied.
     """
 
     def __init__(self, options: AdmissionLimits, sources: Sources) -> None:
         self.sources = sources
+        self.free: set[str] = set()
+        sources.free.append(self.free)
         self.connections = 0
         self._standings: dict[str, Standing] = {}
         # Those of them with no connection, which can be forgotten: longest unseen first.
@@ -208,6 +216,7 @@ class Admission:
     def options(self, options: AdmissionLimits) -> None:
         allow, deny = Networks(options.allow), Networks(options.deny)
         self._options = options
+        self.free.clear()
         self._most = options.maxConnections or sys.maxsize
         self._mostOfOne = options.maxConnectionsPerSource or sys.maxsize
         self._forget(0)
@@ -229,7 +238,7 @@ class Admission:
             one of L{sockapps.counts.REFUSALS}.
         """
         sources = self.sources
-        if host is None or (self._denies is None and sources.place(host) is None):
+        if host is None or host in self.free:
             standing = self._free
         else:
             heard = self.hear(host)
@@ -275,6 +284,9 @@ class Admission:
             return "denied"
         source = self.sources.place(host)
         if source is None:
+            if len(self.free) >= self.sources.options.maxSources:
+                self.free.clear()
+            self.free.add(host)
             return self._free
         if self.sources.refuses(source):
             return "penalty"

@@ -809,6 +809,7 @@ class LeanUDPPort(_Lean, udp.Port):
         receive = self.socket.recvfrom
         size = self.maxPacketSize
         protocol = self.protocol
+        long = self.addressFamily == socket.AF_INET6
         for _ in range(PACKETS):
             try:
                 data, addr = receive(size)
@@ -820,7 +821,7 @@ class LeanUDPPort(_Lean, udp.Port):
                         protocol.connectionRefused()
                     return
                 raise
-            if len(addr) == 4:
+            if long:
                 addr = addr[:2]
             self._heard = addr
             try:

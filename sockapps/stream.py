@@ -220,27 +220,33 @@ class StreamSession:
         """Deliver the messages that these bytes complete."""
         size = len(data)
         self.received += size
-        if size < self._quick and data[-1] == LF:
-            message = data[:-1]
-            if LF not in message and CR not in message:
-                # One whole line, and nothing before it: most requests are that.
-                if not self.messages:
-                    if data[0] == IAC:
-                        self._take(data)
-                        return
-                    self._framing = self._sessions.line
-                    if self._ending is not None:
-                        self._ending = b"\n"
-                if self._meter is not None and not self._meter.take():
-                    self.cut("rate")
+        if size < self._quick and data[-1] == LF and CR not in data:
+            # Whole lines, and nothing before them: most requests are one such.
+            if not self.messages:
+                if data[0] == IAC:
+                    self._take(data)
                     return
-                self.messages += 1
-                try:
-                    self.app.dataReceived(message)
-                except Exception:
-                    self._fail("failed on a message")
-                    self._close()
+                self._framing = self._sessions.line
+                if self._ending is not None:
+                    self._ending = b"\n"
+            message = data[:-1]
+            if LF in message:
+                if size > PIECE:
+                    self._take(data)
+                    return
+                self._quick = 0
+                self._deliver(message.split(b"\n"))
                 return
+            if self._meter is not None and not self._meter.take():
+                self.cut("rate")
+                return
+            self.messages += 1
+            try:
+                self.app.dataReceived(message)
+            except Exception:
+                self._fail("failed on a message")
+                self._close()
+            return
         if not self._stop & _CLOSING:
             # Else the peer is still speaking to somebody who has said goodbye.
             self._take(data)
@@ -305,15 +311,16 @@ class StreamSession:
 
     def write(self, data: bytes) -> None:
         """Send one reply."""
-        replies = self._replies
         if type(data) is not bytes:
             raise TypeError(f"a reply is bytes, not {type(data).__name__}")
-        self.sent += len(data)
+        replies = self._replies
         if replies is not None:
             replies.append(data)
             if len(data) > LARGE:
                 self._flush()
-        elif self._ending is not None:
+            return
+        self.sent += len(data)
+        if self._ending is not None:
             self.transport.write(data + self._ending)
         else:
             self._writeOtherwise(data)
@@ -588,7 +595,9 @@ class StreamSession:
         if self._replies:
             replies, self._replies = self._replies, []
             ending = cast(bytes, self._framing.ending)
-            self.transport.write(ending.join(replies) + ending)
+            data = ending.join(replies) + ending
+            self.sent += len(data) - len(replies) * len(ending)
+            self.transport.write(data)
 
     def _fail(self, what: str) -> None:
         """The app is at fault, not the peer: say so in the log, and let the peer go."""

@@ -59,7 +59,7 @@ class UpperProtocol(Protocol):
             self._upper = upperWithin
 
     def dataReceived(self, data: bytes) -> None:
-        self.transport.write(self._upper(data))
+        self.transport.write(data.upper() if data.isascii() else self._upper(data))
 
 
 class UpperOnceProtocol(UpperProtocol):
