@@ -5,8 +5,11 @@ completion}.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -45,7 +48,33 @@ class AppName(click.ParamType[str]):
         ]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@contextmanager
+def _writing() -> Iterator[None]:
+    """End with a line and exit code 1 where standard output takes nothing, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # click ends quietly: who reads has had enough
+        # Python would try to write it once more when it ends, and complain.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        click.echo(f"Error: standard output: {error.strerror}", err=True)
+        raise SystemExit(1) from None
+
+
+class _Program(click.Group):
+    """A program whose output may have nowhere to go."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with _writing():
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("sockapps"), prog_name="sockapps")
 def main() -> None:
     """Speak to socket apps, and keep what they need.
@@ -136,14 +165,15 @@ async def _call(
     client = cast("type[ClientProtocol]", findApps()[app].loadClient())
 
     def show(message: bytes, outcome: Reply | CallError) -> None:
-        if json_:
-            click.echo(asJSON(app, None if client.secret else message, outcome))
-        elif isinstance(outcome, CallError):
-            click.echo(f"Error: {outcome}", err=True)
-        elif sys.stdout.isatty():
-            click.echo(shown(outcome.reply.decode(errors="backslashreplace")))
-        else:
-            click.echo(outcome.reply)
+        with _writing():
+            if json_:
+                click.echo(asJSON(app, None if client.secret else message, outcome))
+            elif isinstance(outcome, CallError):
+                click.echo(f"Error: {outcome}", err=True)
+            elif sys.stdout.isatty():
+                click.echo(shown(outcome.reply.decode(errors="backslashreplace")))
+            else:
+                click.echo(outcome.reply)
 
     if prompting:
         from sockapps.prompting import prompted

@@ -57,6 +57,17 @@ class IDatagramApp(Interface):
     wholeDatagrams = Attribute("C{bool}: the app is given a trailing LF or CRLF too.")
 
 
+class IMeasured(Interface):
+    """
+    What a factory may tell operators of, beside what the shell around it counts anyway.
+    """
+
+    outcomes = Attribute(
+        "C{Mapping[str, int]}: what its messages came to, and how often, like C{'accepted'}: each "
+        "outcome from the start, with a 0, and none by a name that a peer has made up."
+    )
+
+
 class IDatagramTransport(ITransport):
     """
     The transport of an app whose peer sends datagrams: each C{write} is one datagram back.

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from sockapps.counts import DROPS, ENDINGS, REFUSALS
 from sockapps.datagrams import DatagramSessions
+from sockapps.interfaces import IMeasured
 from sockapps.limits import OFFENCES
 from sockapps.printable import shown
 
@@ -167,6 +168,9 @@ class ServiceCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Add everything up."""
         yield from self._endpoints()
+        outcomes = self._outcomes()
+        if outcomes.samples:
+            yield outcomes
         yield from self._process()
 
     def _endpoints(self) -> Iterable[Metric]:
@@ -187,6 +191,25 @@ class ServiceCollector(Collector):
             for name, limit in limits[place].items():
                 families[name].add_metric(place, limit or inf)
         return [family for family in families.values() if family.samples]
+
+    def _outcomes(self) -> Metric:
+        family = CounterMetricFamily(
+            "sockapps_outcomes",
+            "What the messages of an app came to that tells, by a name of the app's.",
+            labels=("service", "outcome"),
+        )
+        figures: dict[str, Counter[str]] = {}
+        counted: set[int] = set()
+        for listening, sessions in services(self._listenings):
+            measured = IMeasured(sessions.appFactory, None)
+            # All endpoints of a service have the same factory.
+            if measured is not None and id(measured) not in counted:
+                counted.add(id(measured))
+                figures.setdefault(shown(listening.service), Counter()).update(measured.outcomes)
+        for service, outcomes in figures.items():
+            for outcome, times in outcomes.items():
+                family.add_metric((service, outcome), times)
+        return family
 
     def _process(self) -> Iterable[Metric]:
         sources = self._sources

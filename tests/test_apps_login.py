@@ -330,7 +330,8 @@ class Guarded:
     @property
     def counts(self) -> tuple[int, int, int]:
         """What the factory has counted."""
-        return self.factory.successes, self.factory.failures, self.factory.busy
+        outcomes = self.factory.outcomes
+        return outcomes["accepted"], outcomes["refused"], outcomes["unchecked"]
 
     async def delayed(self, seconds: float) -> None:
         """See that somebody waits for so long, and let the time pass."""
@@ -422,7 +423,7 @@ async def test_aCheckerThatIsTooBusyIsNotAskedAgainAtOnce(
         guarded.clock.advance(RESPITE)
     other.send(RIGHT + b"\n")
     assert await other.receiveUntil(b"\n") == YES + b"\n"
-    assert guarded.factory.busy == 3
+    assert guarded.factory.outcomes["unchecked"] == 3
 
 
 @pytest_twisted.ensureDeferred

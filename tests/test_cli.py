@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from sockapps.apps.chat import ChatFactory
@@ -337,6 +339,25 @@ def test_the_names_of_apps_are_completed() -> None:
     }
     result = CliRunner().invoke(main, [], env=environment, prog_name="sockapps")
     assert result.output.split() == ["plain,hello", "plain,hello-udp"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(
+    listening: Listen,
+) -> None:
+    port = listening(streams(EchoFactory()))
+    for words in (["--help"], ["apps"], ["call", "echo", "hi", f"--to={at(port)}"]):
+        with open("/dev/full", "wb") as full:
+            done = await deferToThread(
+                subprocess.run,
+                [PROGRAM, *words],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=30,
+                check=False,
+            )
+        says = b"Error: standard output: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, says), words
 
 
 def test_the_version_is_the_packages() -> None:

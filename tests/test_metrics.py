@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import prometheus_client
@@ -39,11 +40,13 @@ class Scraped:
     def __call__(self, name: str, **labels: str) -> Any:
         """Find the one value of that name that has those labels."""
         [found] = [
-            sample.value
-            for sample in self.samples
-            if sample.name == f"sockapps_{name}" and sample.labels.items() >= labels.items()
+            sample.value for sample in self.named(name) if sample.labels.items() >= labels.items()
         ]
         return found
+
+    def named(self, name: str) -> list[Any]:
+        """Find all of that name."""
+        return [sample for sample in self.samples if sample.name == f"sockapps_{name}"]
 
 
 @pytest_twisted.ensureDeferred
@@ -116,6 +119,26 @@ async def test_who_is_turned_away_is_counted_by_why(connected: Connect) -> None:
         scraped = Scraped(offered)
     assert scraped("refused_total", why="denied") == 1
     assert scraped("refused_total", why="penalty") == scraped("sessions_total") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_logins_came_to_is_counted_once_for_all_endpoints_of_a_service(
+    connected: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "passwords").write_text("bob:secret")
+    async with offering() as offered:
+        login = offered.add("login", [TCP, UDP], auth=f"file:{tmp_path / 'passwords'}")
+        offered.add("echo")
+        before = Scraped(offered)
+        peer = await connected(login.port)
+        for password in ("wrong", "secret"):
+            peer.send(f"{{'bob': '{password}'}}\n".encode())
+            await peer.receiveUntil(b"\n")
+        scraped = Scraped(offered)
+    for outcome, times in (("accepted", 1), ("refused", 1), ("unchecked", 0)):
+        assert before("outcomes_total", service="login", outcome=outcome) == 0
+        assert scraped("outcomes_total", service="login", outcome=outcome) == times
+    assert {sample.labels["service"] for sample in scraped.named("outcomes_total")} == {"login"}
 
 
 @pytest_twisted.ensureDeferred

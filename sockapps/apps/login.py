@@ -40,7 +40,7 @@ from zope.interface import implementer
 from sockapps.attempts import Attempt, Attempts
 from sockapps.clientprotocol import ClientProtocol, UnexpectedReply
 from sockapps.globalreactor import globalReactor
-from sockapps.interfaces import IAccountable, IDatagramTransport
+from sockapps.interfaces import IAccountable, IDatagramTransport, IMeasured
 from sockapps.literals import TEXT, unquote
 from sockapps.workers import Busy
 
@@ -196,20 +196,21 @@ class LoginProtocol(Protocol):
             verdict="accepted" if accepted else "refused",
         )
         if accepted:
-            self.factory.successes += 1
+            self.factory.outcomes["accepted"] += 1
             self.transport.write(self.factory.acceptedReply)
             return
-        self.factory.failures += 1
+        self.factory.outcomes["refused"] += 1
         self.transport.write(self.factory.refusedReply)
         self._failures += 1
         if self._failures >= MAX_FAILURES:
             self.transport.loseConnection()
 
     def _cannotCheck(self) -> None:
-        self.factory.busy += 1
+        self.factory.outcomes["unchecked"] += 1
         self.transport.write(CANNOT_CHECK)
 
 
+@implementer(IMeasured)
 @attrs.define(eq=False, slots=False)
 class LoginFactory(Factory[LoginProtocol]):
     """
@@ -219,9 +220,8 @@ class LoginFactory(Factory[LoginProtocol]):
         names.
     @ivar reactor: The clock; by default the global reactor.
     @ivar attempts: Who may guess how often.
-    @ivar successes: How many attempts were accepted.
-    @ivar failures: How many were refused, malformed ones among them.
-    @ivar busy: How many could not be checked: too many at once, or a checker that failed.
+    @ivar outcomes: How many attempts were C{accepted}; C{refused}, malformed ones among them; or
+        left C{unchecked}: too many at once, or a checker that failed.
     @raise ValueError: C{auth} names no checker, or one that cannot be had here; or a reply is no
         Unicode.
     """
@@ -259,9 +259,7 @@ class LoginFactory(Factory[LoginProtocol]):
     )
     checkers: Sequence[ICredentialsChecker] = attrs.field(factory=tuple, repr=False)
     reactor: IReactorTime = attrs.field(factory=globalReactor, repr=False)
-    successes: int = attrs.field(default=0, init=False)
-    failures: int = attrs.field(default=0, init=False)
-    busy: int = attrs.field(default=0, init=False)
+    outcomes: dict[str, int] = attrs.field(init=False, repr=False)
     _checking: int = attrs.field(default=0, init=False, repr=False)
     _fullUntil: float = attrs.field(default=0.0, init=False, repr=False)
 
@@ -269,6 +267,7 @@ class LoginFactory(Factory[LoginProtocol]):
         self.attempts = Attempts(
             self.reactor.seconds, self.maxAttempts, self.failureDelay, self.maxFailureDelay
         )
+        self.outcomes = dict.fromkeys(("accepted", "refused", "unchecked"), 0)
         self.acceptedReply = self.accepted.encode()
         self.refusedReply = self.refused.encode()
         if not self.checkers:

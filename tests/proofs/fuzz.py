@@ -33,7 +33,9 @@ def run(smoke: bool, say: Callable[[str], None]) -> list[Figure]:
     @raise CannotRun: If there is no atheris.
     """
     if find_spec("atheris") is None:
-        raise CannotRun("needs atheris: pip install atheris, on a CPython that it has wheels for")
+        raise CannotRun(
+            "needs atheris: pip install -e '.[fuzz]', on a CPython that it has wheels for"
+        )
     runs = 5_000 if smoke else 1_000_000
     return [figure for name in TARGETS for figure in fuzz(name, runs, say)]
 
