@@ -30,6 +30,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from tests.reactors import OWN, failureOf
 from tests.sockets import Connect, DatagramPeer, Listen, Peer, Speak, bounded, until
 
 
@@ -42,13 +43,18 @@ class LoggedErrors(list[LogEvent]):
 
         @param kinds: What exceptions to take; without any, everything.
         """
-        taken = [event for event in self if not kinds or event["log_failure"].check(*kinds)]
+        taken = [event for event in self if not kinds or failureOf(event).check(*kinds)]
         self[:] = [event for event in self if event not in taken]
         return taken
 
     def __call__(self, event: LogEvent) -> None:
-        if "log_failure" in event:
+        if failureOf(event) is not None:
             self.append(event)
+
+    @property
+    def left(self) -> list[Any]:
+        """The failures that nobody has taken, and no reactor of a test's own has answered for."""
+        return [failureOf(event) for event in self if OWN not in event]
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +72,7 @@ def loggedErrors(request: pytest.FixtureRequest) -> Iterator[LoggedErrors]:
     yield errors
     gc.collect(0)  # a Deferred that failed with nobody to care logs when it is freed
     globalLogPublisher.removeObserver(errors)
-    assert not errors, [event["log_failure"] for event in errors]
+    assert errors.left == []
 
 
 class _Watched(Factory[Any]):

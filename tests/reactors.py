@@ -62,22 +62,29 @@ class Saying(Factory[Any]):
         self.reasons: list[Any] = []
 
 
+OWN = "logged while a test had a reactor of its own"
+"""Marks an event that the reactor's own L{Logged} answers for."""
+
+
 class Logged(list[dict[str, Any]]):
     """
-    What is logged while a reactor of a test's own lives.
-
-    Reactors log what protocols raise by the old API, which L{tests.conftest.LoggedErrors} misses.
+    What is logged while a reactor of a test's own lives, and L{tests.conftest.LoggedErrors} leaves
+    to it.
     """
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        event[OWN] = True
+        self.append(event)
 
     def take(self, kind: type[BaseException]) -> int:
         """Take the failures of a kind, and say how many there were."""
-        taken = [event for event in self.failures() if _failure(event).check(kind)]
+        taken = [event for event in self.failures() if failureOf(event).check(kind)]
         self[:] = [event for event in self if event not in taken]
         return len(taken)
 
     def failures(self) -> list[dict[str, Any]]:
         """Everything that was logged as an error."""
-        return [event for event in self if _failure(event) is not None]
+        return [event for event in self if failureOf(event) is not None]
 
     def systems(self, *texts: str) -> list[str]:
         """Say which log prefix each of these texts was logged with."""
@@ -85,7 +92,8 @@ class Logged(list[dict[str, Any]]):
         return [of[text] for text in texts]
 
 
-def _failure(event: dict[str, Any]) -> Any:
+def failureOf(event: dict[str, Any]) -> Any:
+    """Find the failure that was logged, by the API of now or the older one, or C{None}."""
     return event.get("failure") or event.get("log_failure")
 
 
@@ -98,14 +106,14 @@ def fresh(kind: type[EPollReactor] = LeanReactor) -> Iterator[Any]:
     """
     reactor: Any = kind()
     reactor.logged = logged = Logged()
-    globalLogPublisher.addObserver(logged.append)
+    globalLogPublisher.addObserver(logged)
     try:
         yield reactor
     finally:
         for selectable in [*reactor._internalReaders, *reactor.removeAll()]:
             selectable.connectionLost(Failure(CONNECTION_LOST))
         reactor._poller.close()
-        globalLogPublisher.removeObserver(logged.append)
+        globalLogPublisher.removeObserver(logged)
     assert logged.failures() == []
 
 
