@@ -93,6 +93,7 @@ class LeanReactor(EPollReactor):
 
     seconds = staticmethod(time.monotonic)
     _turns = 0
+    _turn: Any = None
     _contexts: Any = None
 
     def __init__(self) -> None:
@@ -149,6 +150,7 @@ class LeanReactor(EPollReactor):
         except InterruptedError:
             return
         self._turns += 1
+        self._endTurn()  # of whom it is that has the loop go round within his turn
         doReadOrWrite = self._doReadOrWrite
         # What is logged is asked for its prefix where it is logged, not before.
         contexts = self._contexts or context.theContextTracker.currentContext().contexts
@@ -160,10 +162,11 @@ class LeanReactor(EPollReactor):
                 if selectable is None:
                     continue  # closed by an event before this one
                 if not isinstance(selectable, _Lean):
+                    self._turn = None
                     contexts[place] = _NOBODY
                     log.callWithLogger(selectable, doReadOrWrite, selectable, fd, event)
                     continue
-                contexts[place] = selectable
+                contexts[place] = self._turn = selectable
                 try:
                     if event == EPOLLIN:
                         inRead = True
@@ -182,11 +185,19 @@ class LeanReactor(EPollReactor):
                 except KeyboardInterrupt:
                     raise
                 except BaseException:
+                    self._endTurn()
                     log.err()
         finally:
+            self._endTurn()
             del contexts[place:]
 
     doIteration = doPoll
+
+    def _endTurn(self) -> None:
+        """Let it write later who was to write when his turn ends."""
+        turn, self._turn = self._turn, None
+        if turn is not None and turn._due:
+            self._due.append(turn)
 
     def _writeDue(self) -> None:
         """Let those write that were written to outside of their own turn."""
@@ -221,8 +232,6 @@ class LeanReactor(EPollReactor):
         elif transport._due:
             # The system did not take everything, or there is more by now.
             self.addWriter(transport)
-        if self._due and self._due[-1] is transport:
-            self._due.pop()  # who was written to in its own turn need not be looked at again
 
     def _disconnectSelectable(  # type: ignore[override]  # nobody brings failures of his own
         self, selectable: Any, why: Any, isRead: bool
@@ -290,6 +299,7 @@ class LeanReactor(EPollReactor):
         return list(super().removeAll())
 
     def _armDue(self) -> None:
+        self._endTurn()
         while self._due:
             transport = self._due.popleft()
             if transport._due:
@@ -425,7 +435,8 @@ class _LeanConnection(_Lean):
             return
         if self.connected:
             self._due = True
-            self.reactor._due.append(self)
+            if self.reactor._turn is not self:
+                self.reactor._due.append(self)
         else:
             # It becomes writable when it is connected.
             self.reactor.addWriter(self)
@@ -440,21 +451,28 @@ class _LeanConnection(_Lean):
         if type(data) is not bytes or not self._plain:
             super().write(data)  # type: ignore[misc]  # the class that this is mixed into has it
         elif data:
-            self._tempDataBuffer.append(data)
-            self._tempDataLen += len(data)
-            if self.producer is not None and (
-                self._tempDataLen > self.bufferSize or self.dataBuffer
-            ):
-                self._maybePauseProducer()
+            if self.dataBuffer or self._tempDataLen:
+                self._tempDataBuffer.append(data)
+                self._tempDataLen += len(data)
+                if self.producer is not None:
+                    self._maybePauseProducer()
+            else:
+                self.dataBuffer = data
+                if len(data) > self.bufferSize:
+                    self._maybePauseProducer()
             if not self._due and not self._armed:
                 self._due = True
-                self.reactor._due.append(self)
+                if self.reactor._turn is not self:
+                    self.reactor._due.append(self)
 
     def doWrite(self) -> Any:
-        if self.dataBuffer or not self._plain:
+        if self.offset or not self._plain:
             return super().doWrite()  # type: ignore[misc]  # as above
-        waiting = self._tempDataBuffer
-        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        data = self.dataBuffer
+        if self._tempDataLen:
+            data = self.dataBuffer = b"".join([data, *self._tempDataBuffer])
+            self._tempDataBuffer.clear()
+            self._tempDataLen = 0
         try:
             # Nothing, too, is sent: only so does it show that the connection was reset.
             sent = self.socket.send(data)
@@ -462,12 +480,10 @@ class _LeanConnection(_Lean):
             if error.errno not in (EAGAIN, ENOBUFS):
                 return main.CONNECTION_LOST
             sent = 0
-        waiting.clear()
-        self._tempDataLen = 0
         if sent < len(data):
-            self.dataBuffer = data
             self.offset = sent
             return None
+        self.dataBuffer = b""
         if self._armed:
             self.stopWriting()
         else:

@@ -47,7 +47,8 @@ class LoggedErrors(list[LogEvent]):
         self[:] = [event for event in self if event not in taken]
         return taken
 
-    def __call__(self, event: LogEvent) -> None:
+    def note(self, event: LogEvent) -> None:
+        """Take one more event, if it tells of a failure."""
         if failureOf(event) is not None:
             self.append(event)
 
@@ -68,10 +69,10 @@ def loggedErrors(request: pytest.FixtureRequest) -> Iterator[LoggedErrors]:
     if request.cls is not None and issubclass(request.cls, unittest.TestCase):
         yield errors
         return
-    globalLogPublisher.addObserver(errors)
+    globalLogPublisher.addObserver(errors.note)
     yield errors
     gc.collect(0)  # a Deferred that failed with nobody to care logs when it is freed
-    globalLogPublisher.removeObserver(errors)
+    globalLogPublisher.removeObserver(errors.note)
     assert errors.left == []
 
 

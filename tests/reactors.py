@@ -72,7 +72,8 @@ class Logged(list[dict[str, Any]]):
     to it.
     """
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def note(self, event: dict[str, Any]) -> None:
+        """Take one more event."""
         event[OWN] = True
         self.append(event)
 
@@ -106,14 +107,14 @@ def fresh(kind: type[EPollReactor] = LeanReactor) -> Iterator[Any]:
     """
     reactor: Any = kind()
     reactor.logged = logged = Logged()
-    globalLogPublisher.addObserver(logged)
+    globalLogPublisher.addObserver(logged.note)
     try:
         yield reactor
     finally:
         for selectable in [*reactor._internalReaders, *reactor.removeAll()]:
             selectable.connectionLost(Failure(CONNECTION_LOST))
         reactor._poller.close()
-        globalLogPublisher.removeObserver(logged)
+        globalLogPublisher.removeObserver(logged.note)
     assert logged.failures() == []
 
 
