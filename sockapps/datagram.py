@@ -5,6 +5,7 @@ One peer's dealings with an app over datagrams: one is one message, one write is
 from __future__ import annotations
 
 from collections import deque
+from errno import EMSGSIZE
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_DATAGRAM = 65507
 """Bytes that one datagram can carry over IPv4 (RFC 768, RFC 791): 65,535 less both headers."""
+
+TOO_LONG = b"[error: the reply is longer than a datagram]"
+"""What is sent in place of such a reply."""
 
 MAX_WAITING = 64
 """Datagrams of one peer that wait while its app takes its time; more are dropped, as UDP may."""
@@ -160,23 +164,24 @@ class DatagramSession:
 
     def write(self, data: bytes) -> None:
         """Send one reply, as one datagram, unless the guard is against it."""
-        if len(data) > MAX_DATAGRAM:
-            data = b"[error: the reply is longer than a datagram]"
         if self.allowance is not None:
             if self.allowance is _NEVER:
                 return
+            if len(data) > MAX_DATAGRAM:
+                data = TOO_LONG
             why = self._sessions.guard.refuses(self.allowance, self.addr, data)
             if why is not None:
                 self._sessions.drop(why, self.addr[0])
                 return
         try:
-            self._send(data, self.addr)
-        except OSError:
+            self.sent += self._send(data, self.addr)
+        except OSError as error:
+            if error.errno == EMSGSIZE and data is not TOO_LONG:
+                self.write(TOO_LONG)
+                return
             # A broadcast address, an unreachable network: anybody can make these happen with a
             # forged sender, so they are counted and not logged.
             self._sessions.counts.unsent += 1
-        else:
-            self.sent += len(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Send one reply, given in pieces."""

@@ -12,16 +12,17 @@ import pytest
 import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import udp
 from twisted.internet.task import Clock
 
 from sockapps import guard
 from sockapps.counts import DROPS
 from sockapps.datagram import MAX_DATAGRAM, MAX_WAITING
-from sockapps.datagrams import DatagramSessions, firstClientPort, isLocal
+from sockapps.datagrams import PACKETS, DatagramSessions, firstClientPort, isLocal
 from sockapps.guard import Guard, OwnAddresses, Pace, isOfMany, onWire
 from sockapps.limits import Admission, Sources
 from sockapps.options import AdmissionOptions, DatagramOptions, ProcessOptions
-from sockapps.reactor import PACKETS, LeanUDPPort
+from sockapps.reactor import LeanUDPPort
 from tests.sockets import App, Apps, DatagramPeer, Listen, Speak, answer, turns, until
 from tests.test_datagram import Shared, hasIPv6, say
 
@@ -514,14 +515,15 @@ async def test_everyReasonForADropIsOneThatIsDocumented(listening: Listen, speak
     assert set(sessions.counts.dropped) == {"queue"} < set(DROPS)
 
 
+@pytest.mark.parametrize("kind", [udp.Port, LeanUDPPort])
 @pytest_twisted.ensureDeferred
-async def test_aPortOfAnyReactorTakesABoundedNumberOfEmptyDatagramsATurn(
-    listening: Listen, speaking: Speak
+async def test_aPortOfAnyReactorTakesABoundedNumberOfDatagramsATurn(
+    speaking: Speak, kind: Any
 ) -> None:
     from twisted.internet import reactor
 
     sessions = sheltered(Apps())
-    port = LeanUDPPort(0, sessions, "127.0.0.1", 65536, reactor)
+    port = kind(0, sessions, "127.0.0.1", 65536, reactor)
     port.startListening()
     port.stopReading()
     peer = speaking(port)
