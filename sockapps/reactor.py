@@ -27,7 +27,7 @@ from select import EPOLLIN
 from typing import Any
 
 from twisted.internet import main, tcp, udp, unix
-from twisted.internet.address import IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.base import ReactorBase
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted
@@ -67,7 +67,13 @@ LEANS_ON: dict[type, tuple[str, ...]] = {
         "_writeDisconnecting",
     ),
     tcp.Server: ("_addressType", "_fromConnectedSocket", "_getLogPrefix"),
-    tcp.Port: ("_buildAddr", "_fromListeningDescriptor", "_logger", "_realPortNumber"),
+    tcp.Port: (
+        "_addressType",
+        "_buildAddr",
+        "_fromListeningDescriptor",
+        "_logger",
+        "_realPortNumber",
+    ),
     tcp.Client: ("_connectDone",),
     tcp.Connector: ("_makeTransport",),
     unix.Server: ("_fromConnectedSocket",),
@@ -120,7 +126,7 @@ class LeanReactor(EPollReactor):
                         self.runUntilCurrent()
                         timeout = self.running and self.timeout()
                     elif timed:
-                        timeout = timed[0].time - time.monotonic()
+                        timeout = timed[0].time - self.seconds()
                         if timeout <= 0 or timeout > 1:
                             self.runUntilCurrent()
                             timeout = self.running and self.timeout()
@@ -150,7 +156,8 @@ class LeanReactor(EPollReactor):
         except InterruptedError:
             return
         self._turns += 1
-        self._endTurn()  # of whom it is that has the loop go round within his turn
+        if self._turn is not None:
+            self._endTurn()  # of whom it is that has the loop go round within his turn
         doReadOrWrite = self._doReadOrWrite
         # What is logged is asked for its prefix where it is logged, not before.
         contexts = self._contexts or context.theContextTracker.currentContext().contexts
@@ -183,12 +190,13 @@ class LeanReactor(EPollReactor):
                     if selectable._due:
                         self._letWrite(selectable)
                 except KeyboardInterrupt:
+                    self._endTurn()
                     raise
                 except BaseException:
                     self._endTurn()
                     log.err()
         finally:
-            self._endTurn()
+            self._turn = None
             del contexts[place:]
 
     doIteration = doPoll
@@ -505,6 +513,12 @@ class _LeanConnection(_Lean):
         else:
             super().registerProducer(producer, streaming)  # type: ignore[misc]  # as above
 
+    def unregisterProducer(self) -> None:
+        if self._plain and not self.disconnecting:
+            self.producer = None
+        else:
+            super().unregisterProducer()  # type: ignore[misc]  # as above
+
     def startTLS(self, *args: Any, **kwargs: Any) -> Any:
         self._plain = False
         return super().startTLS(*args, **kwargs)  # type: ignore[misc]  # as above
@@ -726,6 +740,7 @@ class LeanPort(_LeanListening, _Lean, tcp.Port):
         factory: Any = self.factory
         reactor: Any = self.reactor
         family = self.addressFamily
+        kind: Any = self._addressType
         most = self.numberAccepts
         accepted = 0
         try:
@@ -742,7 +757,14 @@ class LeanPort(_LeanListening, _Lean, tcp.Port):
                 if len(addr) == 4:
                     numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
                     addr = (socket.getnameinfo(addr, numeric)[0], *addr[1:])  # with its scope
-                protocol = factory.buildProtocol(self._buildAddr(addr))
+                if kind is IPv4Address:
+                    # What it is made of needs no validation.
+                    address = kind.__new__(kind)
+                    address.type = "TCP"
+                    address.host, address.port = addr
+                else:
+                    address = self._buildAddr(addr)
+                protocol = factory.buildProtocol(address)
                 if protocol is None:
                     sock.close()
                     continue
