@@ -8,13 +8,14 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
 from tests.benchmarks import rows, servers
 from tests.benchmarks.report import Results, about
-from tests.benchmarks.rows import Effort, Row
+from tests.benchmarks.rows import Effort, Figure, Row
 from tests.benchmarks.servers import Failed, Peer, Place
 from tests.certificates import makeCertificate
 
@@ -49,29 +50,59 @@ def _prepare(results: Results, place: Place) -> None:
 
 
 def _measure(results: Results, place: Place, effort: Effort, rounds: int) -> None:
-    """Measure everything, round by round, so that a machine's moods meet every server alike."""
-    pairs = [
-        (row, peer)
-        for row in results.rows
-        for peer in results.peers
-        if row.transport in peer.transports
-    ]
-    began, total = time.monotonic(), rounds * len(pairs)
+    """Measure everything, round by round."""
+    began, done = time.monotonic(), 0
+    total = rounds * sum(len(_speaking(results, row)) for row in results.rows)
     for number in range(rounds):
-        for done, (row, peer) in enumerate(pairs, number * len(pairs)):
-            try:
-                figure = row.figure(peer, place, effort)
-            except Failed as failed:
-                results.failures[row.name, peer.name] = str(failed)
-                outcome = f"FAILED: {failed}"
-            else:
-                results.figures.setdefault((row.name, peer.name), []).append(figure)
-                outcome = f"{figure.value:10.2f} {row.unit}"
-            left = (time.monotonic() - began) / (done + 1) * (total - done - 1)
-            _say(
-                f"round {number + 1}/{rounds}  {done + 1:3}/{total}  {left / 60:4.1f} min left  "
-                f"{row.name:10} {peer.name:9} {outcome}"
-            )
+        for row in results.rows:
+            for peer, outcome in _compare(row, _speaking(results, row), place, effort).items():
+                done += 1
+                if isinstance(outcome, Failed):
+                    results.failures[row.name, peer] = str(outcome)
+                    said = f"FAILED: {outcome}"
+                else:
+                    results.figures.setdefault((row.name, peer), []).append(outcome)
+                    said = f"{outcome.value:10.2f} {row.unit}"
+                left = (time.monotonic() - began) / done * (total - done)
+                _say(
+                    f"round {number + 1}/{rounds}  {done:3}/{total}  {left / 60:4.1f} min left  "
+                    f"{row.name:10} {peer:9} {said}"
+                )
+
+
+def _speaking(results: Results, row: Row) -> list[Peer]:
+    return [peer for peer in results.peers if row.transport in peer.transports]
+
+
+def _compare(
+    row: Row, peers: list[Peer], place: Place, effort: Effort
+) -> dict[str, Figure | Failed]:
+    """
+    Measure one row of every server, slice by slice, so that a machine's moods meet all alike.
+
+    @return: By the servers' names, the slice in the middle, or why there is none.
+    """
+    slices: dict[str, list[Figure]] = {peer.name: [] for peer in peers}
+    failures: dict[str, Figure | Failed] = {}
+    with ExitStack() as opened:
+        measuring = {
+            peer.name: opened.enter_context(closing(row.figures(peer, place, effort)))
+            for peer in peers
+        }
+        while measuring:
+            for name, figures in list(measuring.items()):
+                try:
+                    slices[name].append(next(figures))
+                except StopIteration:
+                    del measuring[name]
+                except Failed as failed:
+                    failures[name] = failed
+                    del measuring[name]
+    return {
+        name: sorted(measured, key=lambda figure: figure.value)[len(measured) // 2]
+        for name, measured in slices.items()
+        if name not in failures
+    } | failures
 
 
 @click.command()
@@ -104,7 +135,7 @@ def main(
         raise click.ClickException("this reads /proc and needs epoll: it runs on Linux only")
     rounds = rounds or (1 if smoke else 3)
     seconds = seconds or (0.05 if smoke else 1.5)
-    effort = Effort(seconds, 0.02, 0.02) if smoke else Effort(seconds)
+    effort = Effort(seconds, 1, 0.02, 0.02) if smoke else Effort(seconds)
     if out is None and not smoke and not only:
         out = DOCS
     if (files := rows.mostFiles()) < rows.MOST:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 
 from attrs import frozen
 
@@ -29,11 +29,13 @@ class Effort:
     How much is done for one figure.
 
     @ivar seconds: How long a server is asked.
+    @ivar slices: In how many parts, between which the others have their turn.
     @ivar warm: How long it is asked before that, uncounted.
     @ivar share: What part of the connections there are.
     """
 
     seconds: float
+    slices: int = 5
     warm: float = 0.3
     share: float = 1.0
 
@@ -68,12 +70,18 @@ class Row:
     title: str
     unit: str
     transport: str
-    measure: Callable[[Server, Effort], Figure]
+    measure: Callable[[Server, Effort], Iterator[Figure]]
 
-    def figure(self, peer: Peer, place: Place, effort: Effort) -> Figure:
-        """Start a server, and measure it."""
+    def figures(
+        self, peer: Peer, place: Place, effort: Effort
+    ) -> Generator[Figure, None, None]:
+        """
+        Start a server, and measure it as often as it is asked for one more figure.
+
+        @raise Failed: it cannot be measured.
+        """
         with peer.serving(self.transport, place) as server:
-            return self.measure(server, effort)
+            yield from self.measure(server, effort)
 
 
 def mostFiles() -> int:
@@ -84,45 +92,50 @@ def mostFiles() -> int:
     return most
 
 
-def _asked(make: Callable[[Server, Effort], Load]) -> Callable[[Server, Effort], Figure]:
+def _asked(make: Callable[[Server, Effort], Load]) -> Callable[[Server, Effort], Iterator[Figure]]:
     """Have a server's CPU per request measured under a load."""
 
-    def measure(server: Server, effort: Effort) -> Figure:
+    def measure(server: Server, effort: Effort) -> Iterator[Figure]:
         load = make(server, effort)
         try:
             load.run(effort.warm)
-            cpu, own, clock = cpuSeconds(server.pid), time.process_time(), time.perf_counter()
-            requests = load.run(effort.seconds)
-            cpu, own = cpuSeconds(server.pid) - cpu, time.process_time() - own
-            clock = time.perf_counter() - clock
+            for _ in range(effort.slices):
+                yield _slice(server, load, effort.seconds / effort.slices)
         finally:
             load.close()
-        if not requests:
-            raise WrongReply(f"nothing came within {effort.seconds:g} seconds")
-        return Figure(
-            1e6 * cpu / requests,
-            {
-                "requests": requests,
-                "requests_per_second": requests / clock,
-                "server_busy": cpu / clock,
-                "load_us_per_request": 1e6 * own / requests,
-            },
-        )
 
     return measure
 
 
-def _lines(connections: int, depth: int) -> Callable[[Server, Effort], Figure]:
+def _slice(server: Server, load: Load, seconds: float) -> Figure:
+    cpu, own, clock = cpuSeconds(server.pid), time.process_time(), time.perf_counter()
+    requests = load.run(seconds)
+    cpu, own = cpuSeconds(server.pid) - cpu, time.process_time() - own
+    clock = time.perf_counter() - clock
+    if not requests:
+        raise WrongReply(f"nothing came within {seconds:g} seconds")
+    return Figure(
+        1e6 * cpu / requests,
+        {
+            "requests": requests,
+            "requests_per_second": requests / clock,
+            "server_busy": cpu / clock,
+            "load_us_per_request": 1e6 * own / requests,
+        },
+    )
+
+
+def _lines(connections: int, depth: int) -> Callable[[Server, Effort], Iterator[Figure]]:
     return _asked(lambda server, effort: Lines(server.port, effort.of(connections), depth))
 
 
-def _idle(server: Server, effort: Effort) -> Figure:
+def _idle(server: Server, effort: Effort) -> Iterator[Figure]:
     before = residentBytes(server.pid)
     connections = effort.of(IDLE)
     close = idle(server.port, connections)
     grown = residentBytes(server.pid) - before
     close()
-    return Figure(grown / connections, {"connections": connections})
+    yield Figure(grown / connections, {"connections": connections})
 
 
 def _encrypted(server: Server, effort: Effort) -> Load:
@@ -130,9 +143,9 @@ def _encrypted(server: Server, effort: Effort) -> Load:
     return EncryptedLines(server.port, effort.of(50), server.tls)
 
 
-def _start(what: str) -> Callable[[Server, Effort], Figure]:
-    def measure(server: Server, effort: Effort) -> Figure:
-        return Figure(1e3 * getattr(server, what), {})
+def _start(what: str) -> Callable[[Server, Effort], Iterator[Figure]]:
+    def measure(server: Server, effort: Effort) -> Iterator[Figure]:
+        yield Figure(1e3 * getattr(server, what), {})
 
     return measure
 
