@@ -72,9 +72,7 @@ class Row:
     transport: str
     measure: Callable[[Server, Effort], Iterator[Figure]]
 
-    def figures(
-        self, peer: Peer, place: Place, effort: Effort
-    ) -> Generator[Figure, None, None]:
+    def figures(self, peer: Peer, place: Place, effort: Effort) -> Generator[Figure, None, None]:
         """
         Start a server, and measure it as often as it is asked for one more figure.
 
