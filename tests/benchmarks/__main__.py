@@ -90,6 +90,9 @@ def _compare(
             for peer in peers
         }
         while measuring:
+            # Who was first is last the next time, so that nobody always follows the same one.
+            first = next(iter(measuring))
+            measuring[first] = measuring.pop(first)
             for name, figures in list(measuring.items()):
                 try:
                     slices[name].append(next(figures))
