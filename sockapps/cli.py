@@ -6,7 +6,6 @@ completion}.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from sockapps.accounts.commands import accounts
 from sockapps.bench.command import bench
-from sockapps.printable import shown
+from sockapps.printable import giveUpOutput, shown
 from sockapps.registry import findApps
 
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ def _writing() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise  # click ends quietly: who reads has had enough
-        # Python would try to write it once more when it ends, and complain.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+        giveUpOutput()
         click.echo(f"Error: standard output: {error.strerror}", err=True)
         raise SystemExit(1) from None
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 
 from sockapps.counts import Counts
 from sockapps.datagram import DatagramSession, addressOf
@@ -54,6 +55,7 @@ class DatagramSessions(DatagramProtocol):
     host: Any = None
     send: Any
     _port: Any
+    _log = Logger()
 
     def __init__(
         self,
@@ -162,7 +164,11 @@ class DatagramSessions(DatagramProtocol):
                 except Exception:
                     shared.fail("failed on a message")
             else:
-                self.datagramReceived(datagram, addr)
+                try:
+                    self.datagramReceived(datagram, addr)
+                except Exception:
+                    # Else the reactor would close the port.
+                    self._log.failure("{app} failed on a datagram", app=self.logPrefix())
                 shared = self._shared
             if not port.connected:
                 break

@@ -57,6 +57,7 @@ LEANS_ON: dict[type, tuple[str, ...]] = {
         "_writes",
     ),
     tcp.Connection: (
+        "_aborting",
         "_closeSocket",
         "_closeWriteConnection",
         "_maybePauseProducer",
@@ -89,6 +90,9 @@ _log = Logger(namespace="twisted.internet.base")
 _ANY_FAILURE = _log.failureHandler("Unexpected error in main loop")
 _ADAPTERS: Any = globalRegistry
 _DONE = Failure(main.CONNECTION_DONE)
+
+LONG = 3600.0
+"""Seconds of a wait that is left to Twisted's own loop, which knows how long one can be at all."""
 
 PACKETS = 64
 """Datagrams that one port takes before the others have their turn, empty ones too."""
@@ -127,7 +131,7 @@ class LeanReactor(EPollReactor):
                         timeout = self.running and self.timeout()
                     elif timed:
                         timeout = timed[0].time - self.seconds()
-                        if timeout <= 0 or timeout > 1:
+                        if timeout <= 0 or timeout > LONG:
                             self.runUntilCurrent()
                             timeout = self.running and self.timeout()
                     else:
@@ -138,6 +142,7 @@ class LeanReactor(EPollReactor):
 
     def runUntilCurrent(self) -> None:
         """Run what is due, then send what that has written."""
+        self._endTurn()
         super().runUntilCurrent()
         if self._due:
             self._writeDue()
@@ -149,6 +154,8 @@ class LeanReactor(EPollReactor):
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, and deal with them."""
         selectables = self._selectables
+        if self._turn is not None:
+            self._endTurn()  # of whom it is that has the loop go round within his turn
         if self._due:
             timeout = 0  # what is to be sent does not wait for events
         try:
@@ -156,8 +163,6 @@ class LeanReactor(EPollReactor):
         except InterruptedError:
             return
         self._turns += 1
-        if self._turn is not None:
-            self._endTurn()  # of whom it is that has the loop go round within his turn
         doReadOrWrite = self._doReadOrWrite
         # What is logged is asked for its prefix where it is logged, not before.
         contexts = self._contexts or context.theContextTracker.currentContext().contexts
@@ -646,7 +651,7 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
                 return
             finally:
                 self._peerEnds = False
-            if self.disconnecting and self._due:
+            if self.disconnecting and self._due and not self._aborting:
                 if self.producer is None and not self._tempDataBuffer and not self.dataBuffer:
                     # Both sides have closed, and nothing is left to send.
                     self.connectionLost(reason)

@@ -59,6 +59,27 @@ async def say(peer: DatagramPeer, message: bytes) -> bytes:
     return await peer.receive()
 
 
+@pytest.mark.parametrize("kind", [Shared, Whole])
+@pytest_twisted.ensureDeferred
+async def test_aFactoryThatFailsHarmsNobodyElse(
+    listening: Listen, speaking: Speak, loggedErrors: LoggedErrors, kind: type[Apps]
+) -> None:
+    apps = kind(answer)
+    sessions = sheltered(apps)
+    peer = speaking(listening(sessions))
+    build = apps.buildProtocol
+
+    def failing(addr: Any) -> None:
+        apps.buildProtocol = build  # type: ignore[method-assign]
+        raise ValueError("the factory is at fault")
+
+    apps.buildProtocol = failing  # type: ignore[method-assign,assignment]
+    peer.send(b"1")
+    assert await say(peer, b"2") == b"<2>"
+    assert len(loggedErrors.take(ValueError)) == 1
+    assert sessions.counts.opened == 1
+
+
 @pytest_twisted.ensureDeferred
 async def test_anAppOfAllPeersThatFailsIsBegunAnew(
     listening: Listen, speaking: Speak, loggedErrors: LoggedErrors

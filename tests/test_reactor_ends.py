@@ -110,6 +110,28 @@ def test_what_a_turn_writes_to_another_connection_too_is_sent(kind: Any, ownFirs
         assert against(reactor, script) == [b"hello"] * 2
 
 
+@each
+def test_a_loop_within_a_turn_sends_what_the_turn_has_written_before_it_waits(kind: Any) -> None:
+    with fresh(kind) as reactor:
+        left: list[int] = []
+
+        def hearing(said: Any, data: bytes) -> None:
+            transport = said.transport
+            transport.write(data)
+            reactor.iterate(0)
+            left.append(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
+
+        port = listen(reactor, Saying(hearing))
+
+        def script() -> bytes:
+            with reach(port) as peer:
+                peer.sendall(b"x")
+                return exactly(peer, 1)
+
+        assert against(reactor, script) == b"x"
+        assert left == [0]
+
+
 def test_who_writes_in_its_own_turn_waits_in_no_queue() -> None:
     with fresh() as reactor:
         due: list[int] = []
@@ -248,8 +270,11 @@ def test_who_closes_the_own_half_at_the_end_hears_of_it_first(kind: Any) -> None
 
 
 @each
-def test_who_aborts_at_the_end_after_all_has_aborted(kind: Any) -> None:
+@pytest.mark.parametrize("abortsFirst", [False, True])
+def test_who_aborts_at_the_end_after_all_has_aborted(kind: Any, abortsFirst: bool) -> None:
     def aborting(said: Any) -> None:
+        if abortsFirst:
+            said.transport.abortConnection()
         said.transport.loseConnection()
         said.transport.abortConnection()
 

@@ -16,7 +16,7 @@ import click
 
 from sockapps.accounts.names import AccountsError
 from sockapps.accounts.store import Account, AccountStore, defaultFile
-from sockapps.printable import shown
+from sockapps.printable import giveUpOutput, shown
 
 
 class _Accounts(click.Group):
@@ -138,9 +138,7 @@ def _tell(text: str) -> None:
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise  # click ends quietly: who reads has had enough
-        # Python would try to write the line once more when it ends, and complain.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
+        giveUpOutput()
         raise AccountsError(
             f"standard output: {error.strerror}; what was to be changed is changed"
         ) from None
