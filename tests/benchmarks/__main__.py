@@ -10,6 +10,7 @@ import tempfile
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -61,8 +62,9 @@ def _measure(results: Results, place: Place, effort: Effort, rounds: int) -> Non
                     results.failures[row.name, peer] = str(outcome)
                     said = f"FAILED: {outcome}"
                 else:
-                    results.figures.setdefault((row.name, peer), []).append(outcome)
-                    said = f"{outcome.value:10.2f} {row.unit}"
+                    results.figures.setdefault((row.name, peer), {})[number] = outcome
+                    middle = median(figure.value for figure in outcome)
+                    said = f"{middle:10.2f} {row.unit}"
                 left = (time.monotonic() - began) / done * (total - done)
                 _say(
                     f"round {number + 1}/{rounds}  {done:3}/{total}  {left / 60:4.1f} min left  "
@@ -76,14 +78,14 @@ def _speaking(results: Results, row: Row) -> list[Peer]:
 
 def _compare(
     row: Row, peers: list[Peer], place: Place, effort: Effort
-) -> dict[str, Figure | Failed]:
+) -> dict[str, list[Figure] | Failed]:
     """
     Measure one row of every server, slice by slice, so that a machine's moods meet all alike.
 
-    @return: By the servers' names, the slice in the middle, or why there is none.
+    @return: By the servers' names, the slices in their order, or why there are none.
     """
     slices: dict[str, list[Figure]] = {peer.name: [] for peer in peers}
-    failures: dict[str, Figure | Failed] = {}
+    failures: dict[str, Failed] = {}
     with ExitStack() as opened:
         measuring = {
             peer.name: opened.enter_context(closing(row.figures(peer, place, effort)))
@@ -101,11 +103,7 @@ def _compare(
                 except Failed as failed:
                     failures[name] = failed
                     del measuring[name]
-    return {
-        name: sorted(measured, key=lambda figure: figure.value)[len(measured) // 2]
-        for name, measured in slices.items()
-        if name not in failures
-    } | failures
+    return slices | failures
 
 
 @click.command()
@@ -148,7 +146,13 @@ def main(
     chosenRows, chosenPeers = _chosen(only)
     # The first processor has most of a machine's interrupts: that one is the load's.
     load, server = processors[0], processors[-1]
-    settings = {"rounds": rounds, "seconds": seconds, "load_cpu": load, "server_cpu": server}
+    settings = {
+        "rounds": rounds,
+        "seconds": seconds,
+        "slices": effort.slices,
+        "load_cpu": load,
+        "server_cpu": server,
+    }
     if load == server:
         _say("this machine has one processor: servers and load share it, and figures are rough")
     results = Results(about(**settings), chosenRows, chosenPeers)

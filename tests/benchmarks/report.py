@@ -62,7 +62,7 @@ class Results:
     Every figure of a run.
 
     @ivar about: The machine, the versions, the settings, the date.
-    @ivar figures: By row and peer, one figure a round.
+    @ivar figures: By row and peer, the slices of each round that gave figures.
     @ivar missing: By peer, why it was not measured at all.
     @ivar failures: By row and peer, why a round gave no figure.
     """
@@ -70,23 +70,41 @@ class Results:
     about: dict[str, Any]
     rows: Sequence[Row]
     peers: Sequence[Peer]
-    figures: dict[tuple[str, str], list[Figure]] = Factory(dict)
+    figures: dict[tuple[str, str], dict[int, list[Figure]]] = Factory(dict)
     missing: dict[str, str] = Factory(dict)
     failures: dict[tuple[str, str], str] = Factory(dict)
 
     def value(self, row: str, peer: str) -> float | None:
-        """Say the median of the rounds that gave a figure."""
-        got = self.figures.get((row, peer))
-        return median(figure.value for figure in got) if got else None
+        """Say the median of all slices."""
+        got = self.figures.get((row, peer), {})
+        return median(each.value for slices in got.values() for each in slices) if got else None
+
+    def ratio(self, row: str, peer: str, other: str) -> float | None:
+        """
+        Say how often a peer costs what another one does.
+
+        @return: The median of the ratios of slices that were taken side by side. What slows the
+            machine for a while is in both of a pair, and not in all slices of a peer.
+        """
+        ours, theirs = self.figures.get((row, peer), {}), self.figures.get((row, other), {})
+        ratios = [
+            our.value / their.value
+            for number in ours.keys() & theirs.keys()
+            for our, their in zip(ours[number], theirs[number], strict=False)
+            if their.value
+        ]
+        return median(ratios) if ratios else None
 
     def acceptance(self) -> list[tuple[Target, float]]:
         """Compare with each target for which there are figures."""
         compared = []
         for target in TARGETS:
-            ours = self.value(target.row, "sockapps")
-            theirs = self.value(target.row, target.against) if target.against else 1.0
-            if ours is not None and theirs:
-                compared.append((target, ours / theirs))
+            if target.against:
+                found = self.ratio(target.row, "sockapps", target.against)
+            else:
+                found = self.value(target.row, "sockapps")
+            if found is not None:
+                compared.append((target, found))
         return compared
 
     def asJSON(self) -> str:
@@ -98,8 +116,8 @@ class Results:
                 "unit": row.unit,
                 "peer": peer.name,
                 "median": self.value(row.name, peer.name),
-                "rounds": [figure.value for figure in got],
-                "details": [figure.detail for figure in got],
+                "rounds": [[each.value for each in slices] for slices in got.values()],
+                "details": [_middle(slices).detail for slices in got.values()],
             }
             for row in self.rows
             for peer in self.peers
@@ -129,6 +147,7 @@ class Results:
     def asMarkdown(self) -> str:
         """Write the tables."""
         about, settings = self.about, self.about["settings"]
+        turn = settings["seconds"] / settings["slices"]
         versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
         lines = [
             "# Results",
@@ -137,7 +156,7 @@ class Results:
             "",
             f"- {about['date']}; {about['kernel']}; {about['processors']} × {about['processor']}",
             f"- {versions}",
-            f"- medians of {settings['rounds']} rounds, {settings['seconds']:g} s for each figure",
+            f"- medians of {settings['rounds']} rounds of {settings['slices']} turns of {turn:g} s",
             "",
             f"| row | in | {' | '.join(peer.name for peer in self.peers)} |",
             f"|---|---|{'---:|' * len(self.peers)}",
@@ -154,6 +173,8 @@ class Results:
         lines += [
             "",
             "## What must hold",
+            "",
+            "Medians of the ratios of turns that were taken side by side.",
             "",
             "| row | sockapps costs | at most | holds |",
             "|---|---:|---:|---|",
@@ -200,6 +221,10 @@ def about(**settings: Any) -> dict[str, Any]:
         "versions": _versions(),
         "settings": settings,
     }
+
+
+def _middle(slices: list[Figure]) -> Figure:
+    return sorted(slices, key=lambda figure: figure.value)[len(slices) // 2]
 
 
 def _shown(value: float | None, unit: str) -> str:

@@ -29,13 +29,14 @@ class Effort:
     How much is done for one figure.
 
     @ivar seconds: How long a server is asked.
-    @ivar slices: In how many parts, between which the others have their turn.
+    @ivar slices: In how many parts, between which the others have their turn: shorter than what
+        usually keeps a virtual machine from its processor.
     @ivar warm: How long it is asked before that, uncounted.
     @ivar share: What part of the connections there are.
     """
 
     seconds: float
-    slices: int = 5
+    slices: int = 15
     warm: float = 0.3
     share: float = 1.0
 
