@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import rows, servers
-from tests.benchmarks.load import Datagrams, Lines, WrongReply
+from tests.benchmarks.load import Churn, Datagrams, Lines, WrongReply
 from tests.benchmarks.report import Results
 from tests.benchmarks.rows import Figure
 from tests.benchmarks.servers import check
@@ -140,6 +140,11 @@ def test_a_load_counts_no_wrong_reply() -> None:
         with pytest.raises(WrongReply):
             load.run(1)
         load.close()
+    with answering(lambda data: b"Echo=>" + data[::-1]) as port:
+        churn = Churn(port, 1)
+        with pytest.raises(WrongReply):
+            churn.run(1)
+        churn.close()
     with answering(lambda data: data, udp=True) as port:
         asking = Datagrams(port, 1)
         with pytest.raises(WrongReply):

@@ -11,8 +11,10 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from errno import EADDRINUSE, EADDRNOTAVAIL
 from itertools import count
 from typing import Any, Protocol
 
@@ -21,6 +23,17 @@ MESSAGE = b"what does a reply cost?"
 
 PATIENCE = 10.0
 """Seconds that a server may be silent."""
+
+PORTS = range(10_000, 60_000)
+"""From which ports to connect, where the system is not to choose them."""
+
+REUSE = 1.1
+"""
+Seconds until a place that a connection was closed from is used again.
+
+Linux remembers each for a minute, all processes are slower where it has many to remember, and it
+has room for so many only. Over loopback it lets go of one after a second (C{tcp_tw_reuse}).
+"""
 
 _connections = count()
 
@@ -190,29 +203,86 @@ class EncryptedLines(Lines):
         return True
 
 
-class Churn(Lines):
+class Churn:
     """
     Lines that have a connection each, which the asking side closes.
 
-    To connect costs who asks as much as to accept costs the server, so it does nothing besides.
+    To connect costs who asks as much as to accept costs the server, so it does nothing besides. It
+    deals with one half of its connections, in the order in which they were made, while the server
+    has the other half.
+
+    @ivar _asked: The connections, the oldest first, and from where they are.
+    @ivar _left: Places that connections were closed from, and when.
     """
 
-    def _connect(self) -> socket.socket:
-        connection = socket.socket()
-        connection.bind(ownAddress())
-        connection.connect(("127.0.0.1", self._port))
-        return connection
+    def __init__(self, port: int, connections: int) -> None:
+        self._port = port
+        self._request, self._owed = MESSAGE + b"\n", echoed(MESSAGE)
+        self._left: deque[tuple[float, tuple[str, int]]] = deque()
+        self._places = ((f"127.1.0.{host}", port) for host in range(256) for port in PORTS)
+        self._asked: deque[tuple[socket.socket, tuple[str, int]]] = deque()
+        for _ in range(connections):
+            self._ask()
 
-    def _add(self, asking: Any) -> None:
-        fileno = asking.fileno()
-        self._sockets[fileno] = asking
-        self._epoll.register(fileno, select.EPOLLIN)
-        asking.send(self._request)
+    def run(self, seconds: float) -> int:
+        asked, left, clock = self._asked, self._left, time.monotonic
+        half = (len(asked) + 1) // 2
+        answered = 0
+        end = clock() + seconds
+        while clock() < end:
+            self._wait(asked[half - 1][0])
+            for _ in range(half):
+                connection, place = asked.popleft()
+                with connection:
+                    self._receive(connection)
+                left.append((clock(), place))
+                self._ask()
+            answered += half
+        return answered
 
-    def _again(self, asked: Any) -> None:
-        del self._sockets[asked.fileno()]
-        asked.close()  # epoll forgets it by itself
-        self._add(self._connect())
+    def _ask(self) -> None:
+        """Connect, and send one line."""
+        left = self._left
+        while True:
+            if left and left[0][0] < time.monotonic() - REUSE:
+                place = left.popleft()[1]
+            else:
+                place = next(self._places)
+            connection = socket.socket()
+            try:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                connection.bind(place)
+                connection.connect(("127.0.0.1", self._port))
+                connection.send(self._request)
+            except OSError as error:
+                connection.close()
+                if error.errno not in (EADDRINUSE, EADDRNOTAVAIL):
+                    raise
+            else:
+                self._asked.append((connection, place))
+                return
+
+    def _receive(self, connection: socket.socket) -> None:
+        data = b""
+        while data != self._owed:
+            try:
+                more = connection.recv(len(self._owed) + 1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(connection)
+                continue
+            data += more
+            if not more or not self._owed.startswith(data):
+                raise WrongReply(f"{data!r} came, not {self._owed!r}")
+
+    def _wait(self, connection: socket.socket) -> None:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        if not poll.poll(1000 * PATIENCE):
+            raise WrongReply(f"nothing came for {PATIENCE:g} seconds")
+
+    def close(self) -> None:
+        for connection, _ in self._asked:
+            connection.close()
 
 
 def idle(port: int, connections: int) -> Callable[[], None]:
