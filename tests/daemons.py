@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -39,15 +40,24 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 def finish(
     *command: str, folder: Path, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
-    return subprocess.run(
-        [program(command[0]), *command[1:]],
-        cwd=folder,
-        env=environment(folder, **(variables or {})),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    """Run a program to its end, and to that of the daemon that it leaves behind, if it does."""
+    here, there = os.pipe()
+    with open(here, "rb") as left:
+        try:
+            ended = subprocess.run(
+                [program(command[0]), *command[1:]],
+                cwd=folder,
+                env=environment(folder, **(variables or {})),
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                pass_fds=[there],
+            )
+        finally:
+            os.close(there)
+        # A daemon has it open as well; nobody ever writes to it.
+        assert select.select([left], [], [], PATIENCE)[0], "the daemon goes on"
+    return ended
 
 
 class Daemon:
