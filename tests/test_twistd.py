@@ -180,7 +180,9 @@ def test_as_a_daemon_a_failed_start_is_explained_by_the_parent_and_by_the_log(
     tmp_path: Path, busy: int
 ) -> None:
     ended = finish(
-        "twistd", "--pidfile=pid", "--logfile=log", *failing(tmp_path, busy), folder=tmp_path
+        *("twistd", "--pidfile=pid", "--logfile=log", *failing(tmp_path, busy)),
+        folder=tmp_path,
+        daemonToo=True,
     )
     assert ended.returncode == 1
     assert f"echo cannot listen: Address already in use (tcp:{busy}:" in ended.stderr
