@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 from collections import deque
-from errno import EAGAIN, ECONNREFUSED, ENOBUFS
+from errno import EAGAIN, ECONNREFUSED, ENOBUFS, EPIPE
 from select import EPOLLIN
 from typing import Any
 
@@ -79,7 +79,7 @@ LEANS_ON: dict[type, tuple[str, ...]] = {
     tcp.Connector: ("_makeTransport",),
     unix.Server: ("_fromConnectedSocket",),
     unix.Port: ("_fromListeningDescriptor",),
-    unix.Client: ("_connectDone",),
+    unix.Client: ("_connectDone", "_sendmsgQueue"),
     unix.Connector: ("_makeTransport",),
     udp.Port: ("_connectedAddr", "_fromListeningDescriptor"),
     socket.socket: ("_accept",),
@@ -103,6 +103,7 @@ class LeanReactor(EPollReactor):
 
     seconds = staticmethod(time.monotonic)
     _turns = 0
+    _sent = False
     _turn: Any = None
     _contexts: Any = None
 
@@ -140,11 +141,18 @@ class LeanReactor(EPollReactor):
         self._contexts = None
         _log.info("Main loop terminated.")
 
+    def iterate(self, delay: float = 0.0) -> None:
+        """See L{IReactorCore}: to have sent something is an event, too, and not waited after."""
+        self._sent = False
+        self.runUntilCurrent()
+        self.doIteration(0 if self._sent else delay)
+
     def runUntilCurrent(self) -> None:
         """Run what is due, then send what that has written."""
         self._endTurn()
         super().runUntilCurrent()
         if self._due:
+            self._sent = True
             self._writeDue()
             if self._justStopped or self.threadCallQueue:
                 # Who was told something just now has stopped the reactor, or let it go round and
@@ -157,7 +165,8 @@ class LeanReactor(EPollReactor):
         if self._turn is not None:
             self._endTurn()  # of whom it is that has the loop go round within his turn
         if self._due:
-            timeout = 0  # what is to be sent does not wait for events
+            self._writeDue()  # by who goes round with this alone
+            timeout = 0
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables) or 1)
         except InterruptedError:
@@ -240,7 +249,10 @@ class LeanReactor(EPollReactor):
         except BaseException:
             why = sys.exc_info()[1]
             log.err()
-        if why:
+        if why is main.CONNECTION_LOST and transport._due and transport.fileno() in self._reads:
+            # What has come before the end is still to be read: epoll tells of both, in that order.
+            self.addWriter(transport)
+        elif why:
             self._disconnectSelectable(transport, why, False)
         elif transport._due:
             # The system did not take everything, or there is more by now.
@@ -424,6 +436,7 @@ class _LeanConnection(_Lean):
 
     _armed = False
     _plain = False
+    _reset = False  # a write was told so, and no read will be
 
     connected: Any
     disconnecting: Any
@@ -482,7 +495,7 @@ class _LeanConnection(_Lean):
         if self.offset or not self._plain:
             return super().doWrite()  # type: ignore[misc]  # as above
         data = self.dataBuffer
-        if self._tempDataLen:
+        if self._tempDataBuffer:
             data = self.dataBuffer = b"".join([data, *self._tempDataBuffer])
             self._tempDataBuffer.clear()
             self._tempDataLen = 0
@@ -491,6 +504,7 @@ class _LeanConnection(_Lean):
             sent = self.socket.send(data)
         except OSError as error:
             if error.errno not in (EAGAIN, ENOBUFS):
+                self._reset = error.errno != EPIPE
                 return main.CONNECTION_LOST
             sent = 0
         if sent < len(data):
@@ -540,9 +554,11 @@ class _LeanConnection(_Lean):
 class _LeanReading:
     """Reading from a socket that nothing but bytes come from."""
 
+    SEND_LIMIT: int
     bufferSize: int
     protocol: Any
     socket: Any
+    _reset: bool
 
     def doRead(self) -> Any:
         try:
@@ -550,9 +566,18 @@ class _LeanReading:
         except OSError as error:
             return None if error.errno == EAGAIN else main.CONNECTION_LOST
         if not data:
-            return main.CONNECTION_DONE
+            return main.CONNECTION_LOST if self._reset else main.CONNECTION_DONE
         self.protocol.dataReceived(data)
         return None
+
+    def writeSomeData(self, data: Any) -> Any:
+        try:
+            return self.socket.send(memoryview(data)[: self.SEND_LIMIT])
+        except OSError as error:
+            if error.errno in (EAGAIN, ENOBUFS):
+                return 0
+            self._reset = error.errno != EPIPE
+            return main.CONNECTION_LOST
 
 
 class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
@@ -614,8 +639,10 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
             return self._lastNames
         prefix = ""
         if self._ownLogstr is None:
+            self._ownLogstr = "Uninitialized"  # for what is logged by whom is asked
             try:
                 prefix = self._getLogPrefix(self.protocol)
+                self._ownLogstr = None
             except Exception:
                 self._ownLogstr = "(buggy logPrefix method)"
                 log.err()
@@ -633,7 +660,7 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
     def loseConnection(self) -> None:
         if self._peerEnds and self._plain and not self._tempDataBuffer and not self.dataBuffer:
             self.disconnecting = 1
-            self._due = True  # soon: see readConnectionLost
+            self.startWriting()  # soon: see readConnectionLost
         else:
             super().loseConnection()
 
@@ -674,10 +701,10 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
         self._plain = False
         self.disconnected = 1
         self.connected = 0
+        self.reactor._forget(self)
         if self.producer is not None:
             self.producer.stopProducing()
             self.producer = None
-        self.reactor._forget(self)
         self._closeSocket(reason is _DONE or not reason.check(ConnectionAborted))
         del self.protocol
         del self.socket
@@ -793,8 +820,8 @@ class LeanClient(_LeanReading, _LeanConnection, tcp.Client):
     """One connection to a TCP port."""
 
     def _connectDone(self) -> None:
-        self._plain = True
         super()._connectDone()
+        self._plain = bool(self.connected and not self.TLS and not self._writeDisconnected)
 
 
 class LeanConnector(tcp.Connector):
@@ -826,8 +853,10 @@ class LeanUNIXClient(_LeanConnection, unix.Client):
     """One connection to a UNIX socket."""
 
     def _connectDone(self) -> None:
-        self._plain = True
         super()._connectDone()
+        self._plain = bool(
+            self.connected and not (self.TLS or self._writeDisconnected or self._sendmsgQueue)
+        )
 
     def sendFileDescriptor(self, fileno: int) -> None:
         self._plain = False  # as above
@@ -851,7 +880,6 @@ class LeanUDPPort(_Lean, udp.Port):
     def doRead(self) -> None:
         receive = self.socket.recvfrom
         size = self.maxPacketSize
-        protocol = self.protocol
         long = self.addressFamily == socket.AF_INET6
         for _ in range(PACKETS):
             try:
@@ -861,14 +889,14 @@ class LeanUDPPort(_Lean, udp.Port):
                     return
                 if error.errno == ECONNREFUSED:
                     if self._connectedAddr:
-                        protocol.connectionRefused()
+                        self.protocol.connectionRefused()
                     return
                 raise
             if long:
                 addr = addr[:2]
             self._heard = addr
             try:
-                protocol.datagramReceived(data, addr)
+                self.protocol.datagramReceived(data, addr)
             except BaseException:
                 log.err()
             if not self.connected:
