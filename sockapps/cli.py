@@ -5,10 +5,8 @@ completion}.
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from functools import partial
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -19,7 +17,8 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from sockapps.accounts.commands import accounts
 from sockapps.bench.command import bench
-from sockapps.printable import giveUpOutput, shown
+from sockapps.output import printing
+from sockapps.printable import shown
 from sockapps.registry import findApps
 
 if TYPE_CHECKING:
@@ -47,28 +46,16 @@ class AppName(click.ParamType[str]):
         ]
 
 
-@contextmanager
-def _writing() -> Iterator[None]:
-    """End with a line and exit code 1 where standard output takes nothing, as on a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise  # click ends quietly: who reads has had enough
-        giveUpOutput()
-        click.echo(f"Error: standard output: {error.strerror}", err=True)
-        raise SystemExit(1) from None
-
-
 class _Program(click.Group):
     """A program whose output may have nowhere to go."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        with _writing():
+        with printing():
             try:
                 return super().main(*args, **kwargs)
             finally:
-                sys.stdout.flush()
+                if sys.stdout is not None:  # it may have been closed before
+                    sys.stdout.flush()
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -162,12 +149,12 @@ async def _call(
     client = cast("type[ClientProtocol]", findApps()[app].loadClient())
 
     def show(message: bytes, outcome: Reply | CallError) -> None:
-        with _writing():
+        with printing():
             if json_:
                 click.echo(asJSON(app, None if client.secret else message, outcome))
             elif isinstance(outcome, CallError):
                 click.echo(f"Error: {outcome}", err=True)
-            elif sys.stdout.isatty():
+            elif sys.stdout is not None and sys.stdout.isatty():
                 click.echo(shown(outcome.reply.decode(errors="backslashreplace")))
             else:
                 click.echo(outcome.reply)

@@ -1,10 +1,9 @@
 """
-Showing text that came from elsewhere, and where nothing can be shown.
+Showing text that came from elsewhere.
 """
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from typing import Any
 
@@ -23,15 +22,6 @@ def shown(text: str) -> str:
         else each
         for each in text
     )
-
-
-def giveUpOutput() -> None:
-    """
-    Let what could not be written to standard output, as on a full disk, go nowhere: Python would
-    try to write it once more when it ends, and complain.
-    """
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
 
 
 def placeOf(address: Any) -> str | None:

@@ -16,7 +16,8 @@ import click
 
 from sockapps.accounts.names import AccountsError
 from sockapps.accounts.store import Account, AccountStore, defaultFile
-from sockapps.printable import giveUpOutput, shown
+from sockapps.output import giveUpOutput
+from sockapps.printable import shown
 
 
 class _Accounts(click.Group):

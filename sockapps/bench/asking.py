@@ -21,7 +21,9 @@ from twisted.internet.error import (
     MessageLengthError,
     getConnectError,
 )
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import DatagramProtocol, Protocol, connectionDone
+from zope.interface import implementer
 
 from sockapps.bench.plan import SECOND
 from sockapps.bench.tally import UNIT
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from sockapps.framing import Framing
 
 
+@implementer(IHandshakeListener)
 class Connection(Protocol):
     """
     Send messages over one connection, and compare the replies.
@@ -84,9 +87,14 @@ class Connection(Protocol):
             self.transport.write(self._request)
 
     def connectionMade(self) -> None:
-        self.made = True
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
+        if not ISSLTransport.providedBy(self.transport):
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        """Begin; over TLS only now: no message's latency is to hold the handshake."""
+        self.made = True
         if self.inFlight:
             self.transport.write(self._request)
         else:
@@ -153,7 +161,9 @@ class Connection(Protocol):
         count = right + wrong
         if count > self.inFlight:
             # More than was asked for: which belong to which is unknown from here on.
-            self.inFlight = self.inFlight or 1
+            if not self.inFlight:
+                self.inFlight = 1
+                load.busy += 1
             self.fail("wrong_reply")
             return 0
         load.tally.errors["wrong_reply"] += wrong
@@ -201,7 +211,7 @@ class Connection(Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        if self.made:
+        if self.transport is not None:
             self.transport.abortConnection()
         else:
             assert self.attempt is not None
@@ -221,7 +231,10 @@ class Connection(Protocol):
         if self.ended:
             return
         self.ended = True
-        if reason.check(ConnectionDone):
+        if not self.made and reason.check(ConnectionClosed):
+            self.load.unreached("TLS: the connection ended during the handshake")
+            self._end("tls")
+        elif reason.check(ConnectionDone):
             self._end("broken_off")
         elif reason.check(ConnectionClosed):
             self._end("reset")
@@ -290,6 +303,7 @@ class Asker(DatagramProtocol):
             load.tally.looseBytes += len(datagram)
         else:
             load.tally.errors["wrong_reply"] += 1
+            load.tally.looseBytes += len(datagram)
         if load.left and load.closedLoop:
             load.left -= 1
             self._due = self.since = now

@@ -163,6 +163,7 @@ async def _run(plan: Any, json_: bool, reactor: Any) -> None:
 
     from sockapps.bench.load import Load
     from sockapps.bench.report import figures, lines
+    from sockapps.output import printing
 
     try:
         load = Load(plan, reactor)
@@ -173,7 +174,8 @@ async def _run(plan: Any, json_: bool, reactor: Any) -> None:
     reactor.callWhenRunning(running.callback, None)
     await running
     _allowFiles()
-    signal.signal(signal.SIGINT, lambda *_: reactor.callFromThread(load.stop))
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, lambda *_: reactor.callFromThread(load.stop))
     began = resource.getrusage(resource.RUSAGE_SELF)
     progress = _Progress(load, reactor)
     await load.run()
@@ -182,12 +184,14 @@ async def _run(plan: Any, json_: bool, reactor: Any) -> None:
     cpu = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
     found = figures(load, cpu) | {"reactor": type(reactor).__name__}
     if json_:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        with printing():
+            click.echo(json.dumps(found, ensure_ascii=False))
     if load.tally.unreached:
         click.echo(f"Error: {plan.where}: {load.tally.why}", err=True)
         raise SystemExit(3)
     if not json_:
-        click.echo("\n".join(lines(found)))
+        with printing():
+            click.echo("\n".join(lines(found)))
     raise SystemExit(1 if load.tally.failed else 0)
 
 
@@ -210,7 +214,7 @@ class _Progress:
         self._load = load
         console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
-        if console.is_terminal:
+        if sys.stderr is not None and sys.stderr.isatty():
             self._live = Live(console=console, auto_refresh=False, transient=True)
             self._live.start()
             self._calls = LoopingCall(self._refresh)

@@ -152,8 +152,13 @@ class Load:
             return
         if kind in UNREACHED and not lost:
             # It stands for one message, so that a run with nobody to speak to has an end.
-            lost = 1
-            self.left = max(0, self.left - 1)
+            # At a rate, messages wait their turn: it stands for one of those, where there is one.
+            if not self.paced or self.begun is None:
+                lost = 1
+                self.left = max(0, self.left - 1)
+            elif self._waiting:
+                lost = 1
+                self._waiting.popleft()
         self.tally.errors[kind] += lost
         if self.begun is None:
             self._lost += 1

@@ -4,6 +4,7 @@ What a run sends, what it awaits, and when each message is due: no I/O, no clock
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +16,12 @@ from sockapps.framing import FRAMINGS, ChunkFraming, Framing
 
 if TYPE_CHECKING:
     from sockapps.clientprotocol import ClientProtocol
+
+MAX_RATE = 1_000_000
+"""Messages a second, more than any generator in Python sends."""
+
+MAX_IN_FLIGHT = 10_000_000
+"""Unanswered messages, all connections together."""
 
 DEFAULT_MESSAGE = b"hello"
 _FILLING = b"0123456789abcdefghijklmnopqrstuvwxyz"
@@ -87,6 +94,15 @@ def makePlan(
 
     @raise ValueError: it cannot be done; in words for whoever wants it.
     """
+    for name, number in (("--duration", duration), ("--rate", rate), ("--timeout", timeout)):
+        if number is not None and not (0 < number < math.inf and SECOND / number < math.inf):
+            raise ValueError(f"{name} {number:g} is out of range")
+    if rate is not None and rate > MAX_RATE:
+        raise ValueError(f"--rate {rate:g} is more than can be sent; at most {MAX_RATE:,}")
+    if size is not None and size > MAX_REPLY:
+        raise ValueError(f"a message of {size} bytes; at most {MAX_REPLY} can be sent")
+    if depth * connections > MAX_IN_FLIGHT:
+        raise ValueError(f"--depth times --connections is {MAX_IN_FLIGHT:,} at most")
     found = findApp(app)
     client = cast("type[ClientProtocol]", found.loadClient())()
     where = whereIs(found, to)
@@ -95,10 +111,12 @@ def makePlan(
         raise ValueError("--message has a size of its own; give it or --size, not both")
     if message is None:
         message = DEFAULT_MESSAGE if size is None else filled(size)
-    frames = ChunkFraming() if datagrams else FRAMINGS[framing](MAX_REPLY)
+    frames = ChunkFraming(MAX_DATAGRAM) if datagrams else FRAMINGS[framing](MAX_REPLY)
     request = frames.frame(message)
     if not request:
         raise ValueError("an empty message cannot be sent without line or netstring framing")
+    if len(message) > MAX_REPLY:
+        raise ValueError(f"a message of {len(message)} bytes; at most {MAX_REPLY} can be sent")
     if datagrams and len(request) > MAX_DATAGRAM:
         raise ValueError(f"a message of {len(request)} bytes; a datagram carries {MAX_DATAGRAM}")
     if frames.feed(request) != [message]:

@@ -99,9 +99,11 @@ def _rounded(value: float) -> int:
 
 def duration(us: float) -> str:
     """Write a latency for people."""
-    if us < 1000:
-        return f"{us:.3g} µs" if us < 100 else f"{us:.0f} µs"
-    return f"{us / 1000:.3g} ms" if us < 1_000_000 else f"{us / 1_000_000:.3g} s"
+    if us < 999.5:
+        return f"{us:.3g} µs"
+    if us < 999_500:
+        return f"{us / 1000:.3g} ms"
+    return f"{us / 1e6:.3g} s" if us < 999.5e6 else f"{us / 1e6:.0f} s"
 
 
 def lines(found: dict[str, Any]) -> list[str]:
