@@ -89,6 +89,15 @@ def test_numbers_out_of_range_are_refused(name: str, value: float) -> None:
         ({"size": 10**10}, "at most 67108864 can be sent"),
         ({"size": 67108865, "framing": "netstring"}, "at most 67108864 can be sent"),
         ({"rate": 1e7}, "--rate 1e[+]07 is more than can be sent; at most 1,000,000"),
+        (
+            {"to": "udp:127.0.0.1:9", "size": 65507},
+            "a reply of 65513 bytes; a datagram carries 65507",
+        ),
+        ({"to": "udp:127.0.0.1:9", "size": 0}, "an empty datagram gets no reply"),
+        (
+            {"to": "udp:127.0.0.1:9", "framing": "line"},
+            "one message over UDP, so there is no --framing",
+        ),
         ({"depth": 10**9}, "--depth times --connections is 10,000,000 at most"),
     ],
 )

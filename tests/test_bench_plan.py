@@ -25,7 +25,7 @@ LINE = "this message cannot be sent with line framing; netstring can"
         ("echo", {"message": b"two\nlines"}, LINE),
         ("echo", {"message": b"a return\r"}, LINE),
         ("echo", {"size": 0, "framing": "chunk"}, "an empty message cannot be sent without"),
-        ("upper", {"size": 0}, "an empty message cannot be sent without"),
+        ("upper", {"size": 0}, "an empty datagram gets no reply"),
         ("upper", {"size": 65508}, "a message of 65508 bytes; a datagram carries 65507"),
         ("chat", {"message": b"byebye"}, "this message ends a conversation with chat"),
         ("echo", {"churn": True, "depth": 2}, "--churn sends one message on each connection, so"),

@@ -82,9 +82,8 @@ def _completed(context: Any, parameter: Any, incomplete: str) -> list[Completion
 @click.option(
     "--framing",
     type=click.Choice(("line", "chunk", "netstring")),
-    default="line",
-    show_default=True,
-    help="How messages are sent; chunk is what plain servers speak.",
+    show_default="line",
+    help="How messages are sent; chunk is what plain servers speak. Not over UDP.",
 )
 @click.option(
     "--timeout",

@@ -12,7 +12,7 @@ import attrs
 
 from sockapps.client import MAX_REPLY, findApp, whereIs
 from sockapps.datagram import MAX_DATAGRAM
-from sockapps.framing import FRAMINGS, ChunkFraming, Framing
+from sockapps.framing import FRAMINGS, Framing
 
 if TYPE_CHECKING:
     from sockapps.clientprotocol import ClientProtocol
@@ -86,7 +86,7 @@ def makePlan(
     churn: bool = False,
     message: bytes | None = None,
     size: int | None = None,
-    framing: str = "line",
+    framing: str | None = None,
     timeout: float = 10.0,
 ) -> Plan:
     """
@@ -107,12 +107,17 @@ def makePlan(
     client = cast("type[ClientProtocol]", found.loadClient())()
     where = whereIs(found, to)
     datagrams = where.startswith("udp:")
+    if datagrams and framing is not None:
+        raise ValueError("each datagram is one message over UDP, so there is no --framing")
+    framing = "chunk" if datagrams else framing or "line"
     if message is not None and size is not None:
         raise ValueError("--message has a size of its own; give it or --size, not both")
     if message is None:
         message = DEFAULT_MESSAGE if size is None else filled(size)
-    frames = ChunkFraming(MAX_DATAGRAM) if datagrams else FRAMINGS[framing](MAX_REPLY)
+    frames = FRAMINGS[framing](MAX_DATAGRAM if datagrams else MAX_REPLY)
     request = frames.frame(message)
+    if not request and datagrams:
+        raise ValueError("an empty datagram gets no reply")
     if not request:
         raise ValueError("an empty message cannot be sent without line or netstring framing")
     if len(message) > MAX_REPLY:
@@ -135,6 +140,8 @@ def makePlan(
     # What a datagram's line end becomes is for each app to say: any reply counts.
     lineEnd = datagrams and message.endswith(b"\n")
     expected = None if lineEnd else client.expected(message, datagrams)
+    if datagrams and expected is not None and len(expected) > MAX_DATAGRAM:
+        raise ValueError(f"a reply of {len(expected)} bytes; a datagram carries {MAX_DATAGRAM}")
     if messages is None and duration is None:
         duration = DEFAULT_DURATION
     if datagrams:
@@ -152,7 +159,7 @@ def makePlan(
         rate=rate,
         churn=churn,
         timeout=timeout,
-        framing="chunk" if datagrams else framing,
+        framing=framing,
         size=len(message),
         request=request,
         expected=expected,
