@@ -12,6 +12,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from errno import EAGAIN, ECONNREFUSED
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 PACKETS = 64
 """Datagrams that one port takes before the others have their turn, empty ones too."""
+
+_NOBODY: Any = SimpleNamespace(free=False)
+"""Whose turn it is where no session serves all."""
 
 CLIENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 """Where Linux says which ports it gives to clients; elsewhere it is from 32768 on as well."""
@@ -132,21 +136,20 @@ class DatagramSessions(DatagramProtocol):
         port = self._port
         receive, size, long = port.socket.recvfrom, port.maxPacketSize, ":" in self.host.host
         free, clients, ownPorts, lines = self._free, self._clients, self._ownPorts, self._lines
-        shared = self._shared
+        shared = self._shared or _NOBODY
         messages = received = 0
         for _ in range(PACKETS):
             try:
                 datagram, addr = receive(size)
             except OSError as error:
-                if error.errno in (EAGAIN, ECONNREFUSED):
-                    break
+                if error.errno in (EAGAIN, ECONNREFUSED) or not port.connected:
+                    break  # the last one's app may have closed the port
                 raise
             if long:
                 addr = addr[:2]
             host, number = addr
             if (
-                shared is not None
-                and shared.free
+                shared.free
                 and host in free
                 and number >= clients
                 and number not in ownPorts
@@ -169,9 +172,7 @@ class DatagramSessions(DatagramProtocol):
                 except Exception:
                     # Else the reactor would close the port.
                     self._log.failure("{app} failed on a datagram", app=self.logPrefix())
-                shared = self._shared
-            if not port.connected:
-                break
+                shared = self._shared or _NOBODY
         self.counts.messages += messages
         self.counts.received += received
 

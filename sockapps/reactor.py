@@ -268,13 +268,6 @@ class LeanReactor(EPollReactor):
         else:
             selectable.connectionLost(_DONE)
 
-    def _watch(self, transport: Any) -> None:
-        """Begin to read from a connection that was not there before."""
-        fd = transport.fileno()
-        self._poller.register(fd, EPOLLIN)
-        self._reads.add(fd)
-        self._selectables[fd] = transport
-
     def _ignore(self, transport: Any) -> None:
         """Read no more from a connection that is there."""
         fd = transport.fileno()
@@ -604,7 +597,10 @@ class LeanServer(_LeanReading, _LeanConnection, tcp.Server):
         self.client = client
         self.sessionno = sessionno
         self.hostname = client[0]
-        reactor._watch(self)
+        fd = sock.fileno()
+        reactor._poller.register(fd, EPOLLIN)
+        reactor._reads.add(fd)
+        reactor._selectables[fd] = self
         self.connected = 1
         self._plain = True
 

@@ -201,8 +201,11 @@ class StreamSession:
     def makeConnection(self, transport: Any) -> None:
         """Begin, with the connection's own transport."""
         self.transport = transport
-        if ISSLTransport.providedBy(transport):
-            alsoProvides(self, ISSLTransport)
+        if type(transport) is not self._sessions.plainKind:
+            if ISSLTransport.providedBy(transport):
+                alsoProvides(self, ISSLTransport)
+            else:
+                self._sessions.plainKind = type(transport)
         self._sessions.begin(self)
         transport.registerProducer(_WriteGate(self), True)
         try:

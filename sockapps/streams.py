@@ -67,6 +67,8 @@ class StreamSessions(Factory):
         self.ending = self.blank.ending
         self.line = LineFraming.begun(options.maxMessage)
         self.quick = options.maxMessage + 2 if options.framing in ("auto", "line") else 0
+        # The last kind of transport that was seen to be no TLS: what all of a port's are, or none.
+        self.plainKind: type | None = None
         self.makeSession = RawSession if options.framing == "raw" else StreamSession
         self.sessions: dict[StreamSession, float] = {}
         self.closings: Deadlines[StreamSession] = Deadlines(
