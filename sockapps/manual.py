@@ -97,7 +97,7 @@ def _keys() -> Iterator[str]:
 
 
 def _tables() -> Iterator[str]:
-    yield "Of numbers that limit something, 0, where it is taken, means that there is no limit."
+    yield "Of numbers that limit something, 0 means no limit, where it is taken."
     for name, owner in PROCESS_TABLES.items():
         yield f"\nKeys of the table [{name}] in a file, with their defaults:"
         yield from _describe(keysOf(owner).values())
