@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from sockapps.reactor import LeanReactor
 
@@ -41,6 +43,19 @@ class Says(Protocol):
     def connectionLost(self, reason: Any = None) -> None:
         self.factory.reasons.append(reason.type)
         self.factory.lost(self)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloses(Says):
+    """One that is told of each half's end; at the peer's its factory's C{ended} decides."""
+
+    def readConnectionLost(self) -> None:
+        self.factory.reasons.append("read")
+        self.factory.ended(self)
+
+    def writeConnectionLost(self) -> None:
+        self.factory.reasons.append("write")
+        self.factory.reactor.callLater(0, self.transport.loseConnection)
 
 
 class Saying(Factory[Any]):
@@ -157,6 +172,11 @@ def against(reactor: Any, script: Callable[[], Any] | None = None) -> Any:
     if isinstance(results[0], BaseException):
         raise results[0]
     return results[0]
+
+
+def listen(reactor: Any, factory: Any) -> Any:
+    """Listen on TCP, for as many at once as a test has."""
+    return reactor.listenTCP(0, factory, 200, "127.0.0.1")
 
 
 def reach(port: Any) -> socket.socket:

@@ -17,24 +17,20 @@ from twisted.python.components import globalRegistry
 from twisted.python.failure import Failure
 from zope.interface import Interface, classImplements, implementer
 
-from tests.reactors import BOTH, Saying, Says, against, exactly, fresh, reach, rest
+from tests.reactors import (
+    BOTH,
+    HalfCloses,
+    Saying,
+    Says,
+    against,
+    exactly,
+    fresh,
+    listen,
+    reach,
+    rest,
+)
 
 each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
-
-
-@implementer(IHalfCloseableProtocol)
-class HalfCloses(Says):
-    def readConnectionLost(self) -> None:
-        self.factory.reasons.append("read")
-        self.factory.ended(self)
-
-    def writeConnectionLost(self) -> None:
-        self.factory.reasons.append("write")
-        self.factory.reactor.callLater(0, self.transport.loseConnection)
-
-
-def listen(reactor: Any, factory: Any) -> Any:
-    return reactor.listenTCP(0, factory, 200, "127.0.0.1")
 
 
 class Noting:

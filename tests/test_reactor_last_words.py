@@ -12,28 +12,22 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, DatagramProtocol
 from twisted.python import log
-from zope.interface import implementer
 
-from tests.reactors import BOTH, Saying, Says, against, exactly, fresh, reach
+from tests.reactors import (
+    BOTH,
+    HalfCloses,
+    Saying,
+    Says,
+    against,
+    exactly,
+    fresh,
+    listen,
+    reach,
+)
 
 each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
-
-
-@implementer(IHalfCloseableProtocol)
-class HalfCloses(Says):
-    def readConnectionLost(self) -> None:
-        self.factory.reasons.append("read")
-        self.factory.ended(self)
-
-    def writeConnectionLost(self) -> None:
-        self.factory.reasons.append("write")
-
-
-def listen(reactor: Any, factory: Any) -> Any:
-    return reactor.listenTCP(0, factory, 50, "127.0.0.1")
 
 
 def reachUNIX(path: Path) -> socket.socket:
