@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import rows, servers
-from tests.benchmarks.load import Churn, Datagrams, Lines, WrongReply
+from tests.benchmarks.load import Churn, Datagrams, Lines, WrongReply, connect, connectDatagrams
 from tests.benchmarks.report import Results
 from tests.benchmarks.rows import Figure
 from tests.benchmarks.servers import check
@@ -132,6 +132,17 @@ def test_a_datagram_that_is_not_in_upper_case_is_not_measured() -> None:
         pytest.raises(WrongReply, match="came, not"),
     ):
         check("udp", port)
+
+
+@pytest.mark.parametrize("connecting", [connect, connectDatagrams])
+def test_no_socket_that_asks_can_be_connected_to_itself(
+    connecting: Callable[[int], socket.socket],
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        connecting(server.getsockname()[1]) as asking,
+    ):
+        assert asking.getsockname()[0] != asking.getpeername()[0]
 
 
 def test_a_load_counts_no_wrong_reply() -> None:

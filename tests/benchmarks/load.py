@@ -84,6 +84,20 @@ def connect(port: int, tls: ssl.SSLContext | None = None) -> socket.socket:
         raise
 
 
+def connectDatagrams(port: int) -> socket.socket:
+    """
+    Make a socket that asks a server by datagrams, from an address of our own.
+
+    From the server's, the system might choose the very port that the server has yet to take, and
+    a socket that is connected to itself answers itself.
+    """
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.settimeout(PATIENCE)
+    asking.bind(ownAddress())
+    asking.connect(("127.0.0.1", port))
+    return asking
+
+
 class _Loop:
     """
     Sockets that each have something in flight, and one loop over them.

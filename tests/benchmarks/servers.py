@@ -18,7 +18,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from tests.benchmarks.load import MESSAGE, PATIENCE, WrongReply, connect, echoed
+from tests.benchmarks.load import MESSAGE, PATIENCE, WrongReply, connect, connectDatagrams, echoed
 
 PEERS = Path(__file__).parent / "peers"
 TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -225,7 +225,7 @@ def check(transport: str, port: int, tls: ssl.SSLContext | None = None) -> None:
     @raise WrongReply: If it does not.
     """
     if transport == "udp":
-        with _datagrams(port) as asking:
+        with connectDatagrams(port) as asking:
             for sent in (MESSAGE, b"1 + 1", b"x" * 1400):
                 asking.send(sent)
                 _expect(asking, sent.upper())
@@ -264,7 +264,7 @@ def _firstReply(
     bound = time.monotonic() + 3 * PATIENCE
     while process.poll() is None and time.monotonic() < bound:
         try:
-            asking = _datagrams(port) if transport == "udp" else connect(port, tls)
+            asking = connectDatagrams(port) if transport == "udp" else connect(port, tls)
             with asking:
                 asking.send(request)
                 _expect(asking, owed)
@@ -274,13 +274,6 @@ def _firstReply(
         else:
             return
     raise WrongReply("it has ended" if process.poll() is not None else "it does not answer")
-
-
-def _datagrams(port: int) -> socket.socket:
-    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    asking.settimeout(PATIENCE)
-    asking.connect(("127.0.0.1", port))
-    return asking
 
 
 def _freePort(transport: str) -> int:
