@@ -8,9 +8,11 @@ peer, in a table with a cap and an idle expiry.
 from __future__ import annotations
 
 import socket
+import sys
 from collections import OrderedDict
 from contextlib import suppress
 from errno import EAGAIN, ECONNREFUSED
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -28,10 +30,16 @@ from sockapps.limits import Admission, Sources
 from sockapps.options import AdmissionOptions, DatagramOptions, ProcessOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sockapps.recvmmsg import Receiver
     from sockapps.sessionlog import SessionLog
 
 PACKETS = 64
 """Datagrams that one port takes before the others have their turn, empty ones too."""
+
+CROWD = 8
+"""After a turn with so many datagrams the next ones are taken all at once."""
 
 _NOBODY: Any = SimpleNamespace(free=False)
 """Whose turn it is where no session serves all."""
@@ -59,6 +67,7 @@ class DatagramSessions(DatagramProtocol):
     host: Any = None
     send: Any
     _port: Any
+    _crowded = False
     _log = Logger()
 
     def __init__(
@@ -133,20 +142,10 @@ class DatagramSessions(DatagramProtocol):
         Deliver what has come, as the port's own C{doRead} would, but no more than a turn's worth,
         and with less to do for each datagram where one session serves all.
         """
-        port = self._port
-        receive, size, long = port.socket.recvfrom, port.maxPacketSize, ":" in self.host.host
         free, clients, ownPorts, lines = self._free, self._clients, self._ownPorts, self._lines
-        shared = self._shared or _NOBODY
+        port, shared = self._port, self._shared or _NOBODY
         messages = received = 0
-        for _ in range(PACKETS):
-            try:
-                datagram, addr = receive(size)
-            except OSError as error:
-                if error.errno in (EAGAIN, ECONNREFUSED) or not port.connected:
-                    break  # the last one's app may have closed the port
-                raise
-            if long:
-                addr = addr[:2]
+        for datagram, addr in self._arrived():
             host, number = addr
             if (
                 shared.free
@@ -166,7 +165,7 @@ class DatagramSessions(DatagramProtocol):
                     shared.app.dataReceived(datagram)
                 except Exception:
                     shared.fail("failed on a message")
-            else:
+            elif port.connected:  # else the last one's app has closed it
                 try:
                     self.datagramReceived(datagram, addr)
                 except Exception:
@@ -175,6 +174,32 @@ class DatagramSessions(DatagramProtocol):
                 shared = self._shared or _NOBODY
         self.counts.messages += messages
         self.counts.received += received
+
+    def _arrived(self) -> Iterable[tuple[bytes, Address]]:
+        """Take a turn's worth of what has come, at once where it was much the last time."""
+        port = self._port
+        receive = self._crowded and _receiver(port.addressFamily, port.maxPacketSize)
+        if receive:
+            # If it fails, that may be the socket, which the other way finds out too, or this call.
+            with suppress(OSError):
+                arrived = receive(port.socket.fileno())
+                self._crowded = len(arrived) >= CROWD
+                return arrived
+        return self._oneByOne()
+
+    def _oneByOne(self) -> Iterator[tuple[bytes, Address]]:
+        port = self._port
+        receive, size = port.socket.recvfrom, port.maxPacketSize
+        self._crowded = False
+        for taken in range(1, PACKETS + 1):
+            try:
+                datagram, addr = receive(size)
+            except OSError as error:
+                if error.errno in (EAGAIN, ECONNREFUSED) or not port.connected:
+                    break  # the last one's app may have closed the port
+                raise
+            self._crowded = taken >= CROWD
+            yield datagram, addr[:2]
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Deliver one message to the session of its sender."""
@@ -266,6 +291,18 @@ class DatagramSessions(DatagramProtocol):
                 self._sweepLater(end - now)
                 break
             session.cut("expired")
+
+
+@cache
+def _receiver(family: socket.AddressFamily, size: int) -> Receiver | None:
+    """Find what takes many datagrams at once; C{None}: this system has no such thing."""
+    if sys.platform == "linux":
+        with suppress(ImportError, AttributeError, OSError):
+            # Not before many have come: it takes C{ctypes}, which takes its time.
+            from sockapps.recvmmsg import Receiver
+
+            return Receiver(family, size, PACKETS)
+    return None
 
 
 def withoutLineEnd(datagram: bytes) -> bytes:

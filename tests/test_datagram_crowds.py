@@ -1,0 +1,232 @@
+"""
+Tests for a datagram port that many datagrams come to at once, on real sockets.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet import udp
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from sockapps import datagrams
+from sockapps.datagrams import CROWD, PACKETS, DatagramSessions
+from sockapps.interfaces import IDatagramApp
+from sockapps.options import DatagramOptions
+from sockapps.reactor import LeanUDPPort
+from tests.sockets import App, Apps, answer
+
+AT_ONCE = sys.platform == "linux"
+"""Whether this system has a way to take many datagrams at once."""
+
+
+@implementer(IDatagramApp)
+class Shared(Apps):
+    """Apps whose messages stand alone."""
+
+    standsAlone = True
+    wholeDatagrams = False
+
+
+class Crowd:
+    """
+    A port whose turns a test takes by hand, and peers with blocking sockets.
+
+    @ivar calls: How many times more than one datagram was asked for at once.
+    """
+
+    def __init__(self, apps: Apps, kind: Any, host: str) -> None:
+        from twisted.internet import reactor
+
+        self.sessions = DatagramSessions(apps, DatagramOptions(), Clock())
+        self.port = kind(0, self.sessions, host, 65536, reactor)
+        self.port.startListening()
+        self.port.stopReading()
+        self.calls = 0
+        self.peers: list[socket.socket] = []
+
+    def send(self, *messages: bytes, peers: int = 1) -> None:
+        """Have each of some peers send all messages, in turns."""
+        where = self.port.getHost()
+        while len(self.peers) < peers:
+            family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+            peer = socket.socket(family, socket.SOCK_DGRAM)
+            peer.settimeout(5)
+            peer.connect((where.host, where.port))
+            self.peers.append(peer)
+        for message in messages:
+            for peer in self.peers[:peers]:
+                peer.send(message)
+
+    def turn(self) -> None:
+        """Have the port take its turn."""
+        self.port.doRead()
+
+    def messages(self) -> int:
+        """Say how many messages the apps were given."""
+        now = sum(session.messages for session in self.sessions.open())
+        return self.sessions.counts.messages + now
+
+    def heard(self, count: int, peer: int = 0) -> list[bytes]:
+        """Say what a peer hears next."""
+        return [self.peers[peer].recv(65536) for _ in range(count)]
+
+    def end(self) -> None:
+        """Close everything."""
+        for peer in self.peers:
+            peer.close()
+        if self.port.connected:
+            self.port.connectionLost()
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Crowd]]:
+    """Make a L{Crowd}, that ends with the test."""
+    made: list[Crowd] = []
+    find = datagrams._receiver
+    find.cache_clear()
+
+    def counting(family: socket.AddressFamily, size: int) -> Any:
+        receive = find(family, size)
+
+        def call(fd: int) -> Any:
+            made[-1].calls += 1
+            assert receive is not None
+            return receive(fd)
+
+        return receive and call
+
+    def make(apps: Apps | None = None, kind: Any = LeanUDPPort, host: str = "127.0.0.1") -> Crowd:
+        made.append(Crowd(apps or Shared(), kind, host))
+        return made[-1]
+
+    monkeypatch.setattr(datagrams, "_receiver", counting)
+    yield make
+    for each in made:
+        each.end()
+    find.cache_clear()
+
+
+@pytest.mark.skipif(not AT_ONCE, reason="it is Linux's recvmmsg(2)")
+def test_afterManyTheNextAreTakenAtOnceAndAfterFewOneByOne(crowd: Callable[..., Crowd]) -> None:
+    ours = crowd()
+    for count, calls in [
+        *((CROWD - 1, 0), (CROWD, 0)),
+        *((CROWD, 1), (1, 2)),  # taken at once
+        *((CROWD, 2), (0, 3), (1, 3)),
+    ]:
+        ours.send(*[b"%d" % each for each in range(count)])
+        ours.turn()
+        assert ours.heard(count) == [b"<%d>" % each for each in range(count)]
+        assert ours.calls == calls
+
+
+@pytest.mark.parametrize("apps", [Apps, Shared])
+@pytest.mark.parametrize("kind", [udp.Port, LeanUDPPort])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_eachOfManyIsAnsweredInOrder(
+    crowd: Callable[..., Crowd], apps: type[Apps], kind: Any, host: str
+) -> None:
+    ours = crowd(apps(), kind, host)
+    for _ in range(3):
+        ours.send(b"a", b"", b"b\r\n", b"c\n", b"e", peers=10)
+        ours.send(b"x" * 20000, peers=2)
+        ours.turn()
+        for peer in range(10):
+            assert ours.heard(4, peer) == [b"<a>", b"<b>", b"<c>", b"<e>"]
+        for peer in range(2):
+            assert ours.heard(1, peer) == [b"<" + b"x" * 20000 + b">"]
+    assert ours.calls == 2 * AT_ONCE
+    assert (ours.messages(), ours.sessions.counts.dropped["empty"]) == (3 * 42, 3 * 10)
+
+
+def test_aTurnHasNoMoreThanSome(crowd: Callable[..., Crowd]) -> None:
+    ours = crowd()
+    ours.send(*[b"%d" % each for each in range(2 * PACKETS + 3)])
+    for count in (PACKETS, PACKETS, 3):
+        before = ours.messages()
+        ours.turn()
+        assert ours.messages() - before == count
+    assert ours.heard(2 * PACKETS + 3)[-1] == b"<%d>" % (2 * PACKETS + 2)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_anAppThatFailsOnOneOfManyCostsTheOthersNothing(
+    crowd: Callable[..., Crowd], loggedErrors: Any, many: bool
+) -> None:
+    def reply(app: App, message: bytes) -> None:
+        if message == b"bad":
+            raise RuntimeError("on purpose")
+        answer(app, message)
+
+    ours = crowd(Shared(onMessage=reply))
+    if many:
+        ours.send(*[b"x"] * CROWD)
+        ours.turn()
+        ours.heard(CROWD)
+    ours.send(b"a", b"bad", b"b", b"bad", b"c")
+    ours.turn()
+    assert ours.heard(3) == [b"<a>", b"<b>", b"<c>"]
+    assert ours.calls == (many and AT_ONCE)
+    assert len(loggedErrors.take(RuntimeError)) == 2
+
+
+@pytest.mark.parametrize("apps", [Apps, Shared])
+@pytest.mark.parametrize("many", [False, True])
+def test_whatCameWithTheOneThatClosedThePortIsNotDelivered(
+    crowd: Callable[..., Crowd], apps: type[Apps], many: bool
+) -> None:
+    def reply(app: App, message: bytes) -> None:
+        if message == b"close":
+            ours.port.connectionLost()
+        else:
+            answer(app, message)
+
+    ours = crowd(apps(onMessage=reply))
+    if many:
+        ours.send(*[b"x"] * CROWD)
+        ours.turn()
+        ours.heard(CROWD)
+    ours.send(b"a", b"close", b"b", b"c")
+    ours.turn()
+    [app] = ours.sessions.appFactory.apps  # type: ignore[attr-defined]
+    assert app.messages[-2:] == [b"a", b"close"]
+    assert len(app.lost) == 1
+    assert (ours.heard(1), ours.sessions.open()) == ([b"<a>"], [])
+    assert ours.calls == (many and AT_ONCE)
+
+
+@pytest.mark.parametrize("error", [PermissionError(1, "forbidden"), OSError(38, "no such call")])
+def test_aSystemThatForbidsTheCallIsServedAsWell(
+    crowd: Callable[..., Crowd], monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    ours = crowd()
+    asked = []
+
+    def refuse(fd: int) -> Any:
+        asked.append(fd)
+        raise error
+
+    monkeypatch.setattr(datagrams, "_receiver", lambda family, size: refuse)
+    for _ in range(3):
+        ours.send(*[b"%d" % each for each in range(CROWD)])
+        ours.turn()
+        assert ours.heard(CROWD) == [b"<%d>" % each for each in range(CROWD)]
+    assert len(asked) == 2
+
+
+def test_anotherSystemIsServedAsWell(
+    crowd: Callable[..., Crowd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = crowd()
+    monkeypatch.setattr(sys, "platform", "freebsd14")
+    for _ in range(3):
+        ours.send(*[b"%d" % each for each in range(CROWD)])
+        ours.turn()
+        assert ours.heard(CROWD) == [b"<%d>" % each for each in range(CROWD)]
+    assert ours.calls == 0
