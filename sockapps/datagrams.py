@@ -8,11 +8,10 @@ peer, in a table with a cap and an idle expiry.
 from __future__ import annotations
 
 import socket
-import sys
 from collections import OrderedDict
 from contextlib import suppress
 from errno import EAGAIN, ECONNREFUSED
-from functools import cache
+from operator import length_hint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -28,11 +27,11 @@ from sockapps.guard import Address, Allowance, Guard, OwnAddresses
 from sockapps.interfaces import IDatagramApp
 from sockapps.limits import Admission, Sources
 from sockapps.options import AdmissionOptions, DatagramOptions, ProcessOptions
+from sockapps.recvmmsg import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from sockapps.recvmmsg import Receiver
     from sockapps.sessionlog import SessionLog
 
 PACKETS = 64
@@ -68,6 +67,7 @@ class DatagramSessions(DatagramProtocol):
     send: Any
     _port: Any
     _crowded = False
+    _receive: Receiver | None = None
     _log = Logger()
 
     def __init__(
@@ -91,6 +91,7 @@ class DatagramSessions(DatagramProtocol):
         self._lines = traits is None or not traits.wholeDatagrams
         self._shared: DatagramSession | None = None
         self._sweep: IDelayedCall | None = None
+        self._left: Iterator[tuple[bytes, Address]] = iter(())
         self.sessions: OrderedDict[Address, DatagramSession] = OrderedDict()
         self._own = OwnAddresses(isLocal) if own is None else own
         self.guard = Guard(
@@ -175,16 +176,21 @@ class DatagramSessions(DatagramProtocol):
         self.counts.messages += messages
         self.counts.received += received
 
-    def _arrived(self) -> Iterable[tuple[bytes, Address]]:
+    def _arrived(self) -> Iterator[tuple[bytes, Address]]:
         """Take a turn's worth of what has come, at once where it was much the last time."""
-        port = self._port
-        receive = self._crowded and _receiver(port.addressFamily, port.maxPacketSize)
-        if receive:
+        if length_hint(self._left):
+            # An app has the reactor go round while it is given a message: these came first.
+            return self._left
+        if self._crowded:
+            port = self._port
             # If it fails, that may be the socket, which the other way finds out too, or this call.
             with suppress(OSError):
-                arrived = receive(port.socket.fileno())
+                if self._receive is None:
+                    self._receive = Receiver(port.addressFamily, port.maxPacketSize, PACKETS)
+                arrived = self._receive(port.socket.fileno())
                 self._crowded = len(arrived) >= CROWD
-                return arrived
+                self._left = iter(arrived)
+                return self._left
         return self._oneByOne()
 
     def _oneByOne(self) -> Iterator[tuple[bytes, Address]]:
@@ -291,18 +297,6 @@ class DatagramSessions(DatagramProtocol):
                 self._sweepLater(end - now)
                 break
             session.cut("expired")
-
-
-@cache
-def _receiver(family: socket.AddressFamily, size: int) -> Receiver | None:
-    """Find what takes many datagrams at once; C{None}: this system has no such thing."""
-    if sys.platform == "linux":
-        with suppress(ImportError, AttributeError, OSError):
-            # Not before many have come: it takes C{ctypes}, which takes its time.
-            from sockapps.recvmmsg import Receiver
-
-            return Receiver(family, size, PACKETS)
-    return None
 
 
 def withoutLineEnd(datagram: bytes) -> bytes:

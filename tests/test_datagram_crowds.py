@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from errno import ENOSYS, EPERM
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from sockapps.datagrams import CROWD, PACKETS, DatagramSessions
 from sockapps.interfaces import IDatagramApp
 from sockapps.options import DatagramOptions
 from sockapps.reactor import LeanUDPPort
+from sockapps.recvmmsg import Receiver
 from tests.sockets import App, Apps, answer
 
 AT_ONCE = sys.platform == "linux"
@@ -88,28 +90,20 @@ class Crowd:
 def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Crowd]]:
     """Make a L{Crowd}, that ends with the test."""
     made: list[Crowd] = []
-    find = datagrams._receiver
-    find.cache_clear()
 
-    def counting(family: socket.AddressFamily, size: int) -> Any:
-        receive = find(family, size)
-
-        def call(fd: int) -> Any:
+    class Counting(Receiver):
+        def __call__(self, fd: int) -> Any:
             made[-1].calls += 1
-            assert receive is not None
-            return receive(fd)
-
-        return receive and call
+            return super().__call__(fd)
 
     def make(apps: Apps | None = None, kind: Any = LeanUDPPort, host: str = "127.0.0.1") -> Crowd:
         made.append(Crowd(apps or Shared(), kind, host))
         return made[-1]
 
-    monkeypatch.setattr(datagrams, "_receiver", counting)
+    monkeypatch.setattr(datagrams, "Receiver", Counting)
     yield make
     for each in made:
         each.end()
-    find.cache_clear()
 
 
 @pytest.mark.skipif(not AT_ONCE, reason="it is Linux's recvmmsg(2)")
@@ -165,10 +159,9 @@ def test_anAppThatFailsOnOneOfManyCostsTheOthersNothing(
         answer(app, message)
 
     ours = crowd(Shared(onMessage=reply))
-    if many:
-        ours.send(*[b"x"] * CROWD)
-        ours.turn()
-        ours.heard(CROWD)
+    ours.send(*[b"x"] * (CROWD * many))
+    ours.turn()
+    ours.heard(CROWD * many)
     ours.send(b"a", b"bad", b"b", b"bad", b"c")
     ours.turn()
     assert ours.heard(3) == [b"<a>", b"<b>", b"<c>"]
@@ -188,10 +181,9 @@ def test_whatCameWithTheOneThatClosedThePortIsNotDelivered(
             answer(app, message)
 
     ours = crowd(apps(onMessage=reply))
-    if many:
-        ours.send(*[b"x"] * CROWD)
-        ours.turn()
-        ours.heard(CROWD)
+    ours.send(*[b"x"] * (CROWD * many))
+    ours.turn()
+    ours.heard(CROWD * many)
     ours.send(b"a", b"close", b"b", b"c")
     ours.turn()
     [app] = ours.sessions.appFactory.apps  # type: ignore[attr-defined]
@@ -201,23 +193,70 @@ def test_whatCameWithTheOneThatClosedThePortIsNotDelivered(
     assert ours.calls == (many and AT_ONCE)
 
 
-@pytest.mark.parametrize("error", [PermissionError(1, "forbidden"), OSError(38, "no such call")])
-def test_aSystemThatForbidsTheCallIsServedAsWell(
-    crowd: Callable[..., Crowd], monkeypatch: pytest.MonkeyPatch, error: OSError
+@pytest.mark.parametrize("apps", [Apps, Shared])
+@pytest.mark.parametrize("many", [False, True])
+def test_whereAnAppTurnsTheReactorNothingIsOvertaken(
+    crowd: Callable[..., Crowd], apps: type[Apps], many: bool
+) -> None:
+    heard: list[bytes] = []
+
+    def reply(app: App, message: bytes) -> None:
+        heard.append(message)
+        if message == b"1":
+            ours.send(b"4")
+            ours.turn()
+            ours.turn()
+            assert heard[-1] == b"4"
+        answer(app, message)
+
+    ours = crowd(apps(onMessage=reply))
+    ours.send(*[b"x"] * (CROWD * many))
+    ours.turn()
+    ours.heard(CROWD * many)
+    heard.clear()
+    ours.send(b"0", b"1", b"2", b"3")
+    ours.turn()
+    assert heard == [b"0", b"1", b"2", b"3", b"4"]
+    assert sorted(ours.heard(5)) == [b"<0>", b"<1>", b"<2>", b"<3>", b"<4>"]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_aRefusalThatASocketTellsOfEndsATurnAndNothingElse(
+    crowd: Callable[..., Crowd], many: bool
 ) -> None:
     ours = crowd()
-    asked = []
+    ours.send(*[b"x"] * (CROWD if many else 1))
+    ours.turn()
+    ours.heard(CROWD if many else 1)
+    with socket.socket(type=socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        nobody = gone.getsockname()
+    ours.port.getHandle().connect(nobody)
+    ours.port.getHandle().send(b"anybody there?")
+    ours.turn()
+    ours.port.getHandle().connect(ours.peers[0].getsockname())
+    ours.send(b"hi")
+    ours.turn()
+    assert ours.heard(1) == [b"<hi>"]
 
-    def refuse(fd: int) -> Any:
-        asked.append(fd)
-        raise error
 
-    monkeypatch.setattr(datagrams, "_receiver", lambda family, size: refuse)
-    for _ in range(3):
+@pytest.mark.parametrize("errno", [EPERM, ENOSYS])
+def test_aSystemThatForbidsTheCallIsServedAsWell(
+    crowd: Callable[..., Crowd], monkeypatch: pytest.MonkeyPatch, errno: int
+) -> None:
+    ours = crowd()
+
+    class Refusing(Receiver):
+        def __call__(self, fd: int) -> Any:
+            ours.calls += 1
+            raise OSError(errno, "on purpose")
+
+    monkeypatch.setattr(datagrams, "Receiver", Refusing)
+    for calls in (0, AT_ONCE, 2 * AT_ONCE):
         ours.send(*[b"%d" % each for each in range(CROWD)])
         ours.turn()
         assert ours.heard(CROWD) == [b"<%d>" % each for each in range(CROWD)]
-    assert len(asked) == 2
+        assert ours.calls == calls
 
 
 def test_anotherSystemIsServedAsWell(

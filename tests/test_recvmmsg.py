@@ -5,13 +5,14 @@ Tests for L{sockapps.recvmmsg}, on real sockets.
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from errno import EBADF
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from sockapps.recvmmsg import NAMES, Receiver
+from sockapps.recvmmsg import NAMES, Receiver, sender
 
 HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
@@ -56,7 +57,7 @@ class Receiving(SynchronousTestCase):
         took = [[datagram for datagram, _ in receive(server.fileno())] for _ in range(3)]
         assert took == [[b"0", b"1", b"2"], [b"3", b"4", b"5"], [b"6"]]
 
-    def test_socketsShareOne(self) -> None:
+    def test_itIsForOneSocketAfterTheOther(self) -> None:
         receive = Receiver(socket.AF_INET, 100, 8)
         first, second = self.listening(socket.AF_INET), self.listening(socket.AF_INET)
         first.sendto(b"to the second", second.getsockname())
@@ -65,13 +66,43 @@ class Receiving(SynchronousTestCase):
         assert receive(second.fileno()) == [(b"to the second", first.getsockname())]
         assert ofFirst == [(b"to the first", second.getsockname())]
 
+    def test_aSocketThatBlocksIsNotWaitedFor(self) -> None:
+        server, receive = self.listening(socket.AF_INET), Receiver(socket.AF_INET, 100, 8)
+        server.setblocking(True)
+        server.sendto(b"one", server.getsockname())
+        assert receive(server.fileno()) == [(b"one", server.getsockname())]
+        with pytest.raises(BlockingIOError):
+            receive(server.fileno())
+
+    def test_aForkedProcessHasMemoryOfItsOwn(self) -> None:
+        # In a process without threads, which may fork without a warning.
+        program = """
+import os, socket
+from sockapps.recvmmsg import Receiver
+server, receive = socket.socket(type=socket.SOCK_DGRAM), Receiver(socket.AF_INET, 100, 8)
+server.bind(("127.0.0.1", 0))
+server.sendto(b"for a child", server.getsockname())
+child = os.fork()
+if not child:
+    os._exit(receive(server.fileno()) != [(b"for a child", server.getsockname())])
+assert os.waitpid(child, 0) == (child, 0)
+assert receive._data[:11] == bytes(11)
+"""
+        ended = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, check=False, timeout=60
+        )
+        assert (ended.returncode, ended.stderr) == (0, b"")
+
     def test_itRemembersNoMoreThanSomeSendersAndKnowsAll(self) -> None:
         server, receive = self.listening(socket.AF_INET), Receiver(socket.AF_INET, 100, 64)
-        for each in range(5000):
+        remembered = sender.cache_info().maxsize
+        assert remembered
+        for each in range(remembered + 500):
             with socket.socket(type=socket.SOCK_DGRAM) as peer:
                 peer.bind((f"127.0.{each // 250}.{1 + each % 250}", 0))
                 peer.sendto(b"", server.getsockname())
                 assert receive(server.fileno()) == [(b"", peer.getsockname())]
+        assert sender.cache_info().currsize == remembered
 
     def test_nothingIsSaidByAnError(self) -> None:
         server, receive = self.listening(socket.AF_INET), Receiver(socket.AF_INET, 100, 8)
