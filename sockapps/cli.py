@@ -51,11 +51,7 @@ class _Program(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with printing():
-            try:
-                return super().main(*args, **kwargs)
-            finally:
-                if sys.stdout is not None:  # it may have been closed before
-                    sys.stdout.flush()
+            return super().main(*args, **kwargs)
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})

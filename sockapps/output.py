@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,11 @@ def printing() -> Iterator[None]:
     disk, or without one where who reads has had enough.
     """
     try:
-        yield
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:  # it may have been closed before
+                sys.stdout.flush()
     except OSError as error:
         giveUpOutput()
         if error.errno != errno.EPIPE:

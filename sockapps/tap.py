@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import attrs
+import click
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.logger import Logger
@@ -25,6 +26,7 @@ from sockapps.listening import AllOrNone, Listening, Process, StartError, listen
 from sockapps.logformat import FORMATS, logAs, settleFormat
 from sockapps.manual import PROCESS_TABLES, manual
 from sockapps.options import ProcessOptions
+from sockapps.output import printing
 from sockapps.registry import findApps
 from sockapps.sessionlog import WHICH
 from sockapps.settings import (
@@ -130,13 +132,29 @@ class Options(usage.Options, AuthOptionMixin):
         if isinstance(sys.stdout, TextIOWrapper):
             # Not every terminal's encoding has the replies of login.
             sys.stdout.reconfigure(errors="backslashreplace")
-        super().opt_help()
+        with printing():
+            super().opt_help()
+
+    def opt_help_auth(self) -> None:
+        """
+        Show all authentication methods available.
+        """
+        with printing():
+            super().opt_help_auth()
+
+    def opt_help_auth_type(self, authType: str) -> None:
+        """
+        Show help for a particular authentication type.
+        """
+        with printing():
+            super().opt_help_auth_type(authType)
 
     def opt_version(self) -> NoReturn:
         """
         Show the versions of sockapps and Twisted and exit.
         """
-        print(f"sockapps {version('sockapps')}, Twisted {version('twisted')}")  # noqa: T201  # it is asked to
+        with printing():
+            click.echo(f"sockapps {version('sockapps')}, Twisted {version('twisted')}")
         raise SystemExit(0)
 
     def parseArgs(self, *args: str) -> None:

@@ -163,4 +163,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--run"]:
         run(sys.argv[2], sys.argv[3], sys.argv[4:])
     else:
+        if options := [word for word in sys.argv[1:] if word.startswith("-")]:
+            sys.exit(f"{options[0]}: it takes no options, only names of packages and modules")
         sys.exit(bool(compare(sys.argv[1:] or PARTS)))

@@ -91,6 +91,7 @@ def test_every_peer_there_is_gives_the_same_bytes_and_the_report_is_complete(
     assert {"date", "processor", "kernel", "versions", "settings"} <= set(written)
     table = (out / "results.md").read_text("utf-8")
     assert table.strip() == ended.stdout.strip()
+    assert table.endswith("shows that everything works, and not what it costs.\n")
     for row in ROWS:
         assert f"(`{row}`)" in table
         assert (out / f"{row}.svg").exists() == ("no plots" not in ended.stderr)

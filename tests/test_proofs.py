@@ -104,7 +104,12 @@ def test_without_a_name_it_lists_what_there_is_and_runs_nothing(
 ) -> None:
     result, written = tell(good=good, broken=broken)
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == ["good    what good is", "broken  what broken is"]
+    assert result.stdout.splitlines() == [
+        "good    what good is",
+        "broken  what broken is",
+        "",
+        "python -m tests.proofs NAME... or all proves them; --smoke, in short",
+    ]
     assert written == []
 
 

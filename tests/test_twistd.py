@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sockapps.registry import findApps
-from tests.daemons import PYTHON, ask, finish, program, running
+from tests.daemons import PATIENCE, PYTHON, ask, environment, finish, program, running
 
 TCP = "tcp:0:interface=127.0.0.1"
 
@@ -291,6 +292,25 @@ def test_sockets_inherited_from_systemd_are_served(tmp_path: Path) -> None:
         assert [each[2] for each in daemon.listening] == [f"127.0.0.1:{port}", f"{tmp_path}/socket"]
         assert ask(f"127.0.0.1:{port}", b"hi") == b"Echo=>hi"
         assert ask(f"{tmp_path}/socket", b"hi") == b"HI"
+
+
+@pytest.mark.parametrize("asked", ["--help", "--help-auth", "--help-auth-type=memory", "--version"])
+def test_help_that_cannot_be_written_is_one_line_at_most(tmp_path: Path, asked: str) -> None:
+    read, unread = os.pipe()
+    os.close(read)
+    full = "Error: standard output: No space left on device\n"
+    with open("/dev/full", "wb") as disk, open(unread, "wb") as pipe:
+        for where, says in ((disk, full), (pipe, "")):
+            shown = subprocess.run(
+                [program("twistd"), "sockapps", asked],
+                cwd=tmp_path,
+                env=environment(tmp_path),
+                stdout=where,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+            )
+            assert (shown.returncode, shown.stderr) == (1, says)
 
 
 def test_the_help_is_for_people(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ def main(
     # The first processor has most of a machine's interrupts: that one is the load's.
     load, server = processors[0], processors[-1]
     settings = {
+        "smoke": smoke,
         "rounds": rounds,
         "seconds": seconds,
         "slices": effort.slices,

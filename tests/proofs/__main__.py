@@ -80,6 +80,7 @@ def main(names: tuple[str, ...], smoke: bool, out: Path | None) -> None:
         width = max(map(len, proofs))
         for name, module in proofs.items():
             click.echo(f"{name:{width}}  {module.TITLE}")
+        click.echo(f"\npython -m {__spec__.parent} NAME... or all proves them; --smoke, in short")
         return
     if unknown := [name for name in names if name not in (*proofs, "all")]:
         raise click.BadParameter(f"there is no proof {unknown[0]!r}; there are {', '.join(proofs)}")
