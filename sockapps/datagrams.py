@@ -66,8 +66,9 @@ class DatagramSessions(DatagramProtocol):
     host: Any = None
     send: Any
     _port: Any
-    _crowded = False
-    _receive: Receiver | None = None
+    _crowded: bool
+    _receive: Receiver | None
+    _left: Iterator[tuple[bytes, Address]]
     _log = Logger()
 
     def __init__(
@@ -91,7 +92,6 @@ class DatagramSessions(DatagramProtocol):
         self._lines = traits is None or not traits.wholeDatagrams
         self._shared: DatagramSession | None = None
         self._sweep: IDelayedCall | None = None
-        self._left: Iterator[tuple[bytes, Address]] = iter(())
         self.sessions: OrderedDict[Address, DatagramSession] = OrderedDict()
         self._own = OwnAddresses(isLocal) if own is None else own
         self.guard = Guard(
@@ -123,6 +123,7 @@ class DatagramSessions(DatagramProtocol):
         self.send = self.transport.getHandle().sendto
         self._port = self.transport
         self._port.doRead = self._read
+        self._crowded, self._receive, self._left = False, None, iter(())
         self._own.add(self.host.host, self.host.port)
         self.appFactory.doStart()
 

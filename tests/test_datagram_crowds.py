@@ -43,14 +43,19 @@ class Crowd:
     """
 
     def __init__(self, apps: Apps, kind: Any, host: str) -> None:
-        from twisted.internet import reactor
-
         self.sessions = DatagramSessions(apps, DatagramOptions(), Clock())
-        self.port = kind(0, self.sessions, host, 65536, reactor)
-        self.port.startListening()
-        self.port.stopReading()
+        self.kind = kind
         self.calls = 0
         self.peers: list[socket.socket] = []
+        self.listen(host)
+
+    def listen(self, host: str) -> None:
+        """Listen, where it did not before."""
+        from twisted.internet import reactor
+
+        self.port = self.kind(0, self.sessions, host, 65536, reactor)
+        self.port.startListening()
+        self.port.stopReading()
 
     def send(self, *messages: bytes, peers: int = 1) -> None:
         """Have each of some peers send all messages, in turns."""
@@ -238,6 +243,29 @@ def test_aRefusalThatASocketTellsOfEndsATurnAndNothingElse(
     ours.send(b"hi")
     ours.turn()
     assert ours.heard(1) == [b"<hi>"]
+
+
+def test_whoListensAgainBeginsAnew(crowd: Callable[..., Crowd]) -> None:
+    def reply(app: App, message: bytes) -> None:
+        if message == b"close":
+            ours.port.connectionLost()
+            ours.listen("::1")
+        answer(app, message)
+
+    ours = crowd(Shared(onMessage=reply))
+    ours.send(*[b"x"] * CROWD)
+    ours.turn()
+    ours.send(b"a", b"close", b"b", b"c")
+    ours.turn()
+    while ours.peers:
+        ours.peers.pop().close()
+    for _ in range(3):
+        ours.send(*[b"y"] * CROWD, peers=2)
+        ours.turn()
+        assert ours.heard(CROWD) == ours.heard(CROWD, 1) == [b"<y>"] * CROWD
+    before, after = ours.sessions.appFactory.apps  # type: ignore[attr-defined]
+    assert before.messages == [b"x"] * CROWD + [b"a", b"close"]
+    assert after.messages == [b"y"] * 6 * CROWD
 
 
 @pytest.mark.parametrize("errno", [EPERM, ENOSYS])
