@@ -11,6 +11,7 @@ import socket
 from collections import OrderedDict
 from contextlib import suppress
 from errno import EAGAIN, ECONNREFUSED
+from itertools import repeat
 from operator import length_hint
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,7 +69,7 @@ class DatagramSessions(DatagramProtocol):
     _port: Any
     _crowded: bool
     _receive: Receiver | None
-    _left: Iterator[tuple[bytes, Address]]
+    _left: Iterator[tuple[bytes, Any]]
     _log = Logger()
 
     def __init__(
@@ -145,68 +146,65 @@ class DatagramSessions(DatagramProtocol):
         and with less to do for each datagram where one session serves all.
         """
         free, clients, ownPorts, lines = self._free, self._clients, self._ownPorts, self._lines
-        port, shared = self._port, self._shared or _NOBODY
-        messages = received = 0
-        for datagram, addr in self._arrived():
-            host, number = addr
-            if (
-                shared.free
-                and host in free
-                and number >= clients
-                and number not in ownPorts
-                and datagram
-            ):
-                # A client that is exempt: what the guard would find, without asking it.
-                if lines and datagram[-1] == LF:
-                    datagram = withoutLineEnd(datagram)
-                messages += 1
-                received += len(datagram)
-                shared.addr = addr
-                shared.allowance = None
-                try:
-                    shared.app.dataReceived(datagram)
-                except Exception:
-                    shared.fail("failed on a message")
-            elif port.connected:  # else the last one's app has closed it
-                try:
-                    self.datagramReceived(datagram, addr)
-                except Exception:
-                    # Else the reactor would close the port.
-                    self._log.failure("{app} failed on a datagram", app=self.logPrefix())
-                shared = self._shared or _NOBODY
+        port, shared, long = self._port, self._shared or _NOBODY, ":" in self.host.host
+        messages = others = received = 0
+        try:
+            for datagram, addr in self._arrived():
+                if long:
+                    addr = addr[:2]
+                host, number = addr
+                if (
+                    shared.free
+                    and host in free
+                    and number >= clients
+                    and number not in ownPorts
+                    and datagram
+                ):
+                    # A client that is exempt: what the guard would find, without asking it.
+                    if lines and datagram[-1] == LF:
+                        datagram = withoutLineEnd(datagram)
+                    messages += 1
+                    received += len(datagram)
+                    shared.addr = addr
+                    shared.allowance = None
+                    try:
+                        shared.app.dataReceived(datagram)
+                    except Exception:
+                        shared.fail("failed on a message")
+                elif port.connected:  # else the last one's app has closed it
+                    others += 1
+                    try:
+                        self.datagramReceived(datagram, addr)
+                    except Exception:
+                        # Else the reactor would close the port.
+                        self._log.failure("{app} failed on a datagram", app=self.logPrefix())
+                    shared = self._shared or _NOBODY
+        except OSError as error:
+            if error.errno not in (EAGAIN, ECONNREFUSED) and port.connected:
+                raise
+        self._crowded = messages + others >= CROWD
         self.counts.messages += messages
         self.counts.received += received
 
-    def _arrived(self) -> Iterator[tuple[bytes, Address]]:
-        """Take a turn's worth of what has come, at once where it was much the last time."""
+    def _arrived(self) -> Iterator[tuple[bytes, Any]]:
+        """
+        Take a turn's worth of what has come, at once where it was much the last time.
+
+        @return: Datagrams, each with whom it is from, as the socket says it.
+        @raise OSError: By the iterator, where there is no more.
+        """
+        port = self._port
         if length_hint(self._left):
             # An app has the reactor go round while it is given a message: these came first.
             return self._left
         if self._crowded:
-            port = self._port
             # If it fails, that may be the socket, which the other way finds out too, or this call.
             with suppress(OSError):
                 if self._receive is None:
                     self._receive = Receiver(port.addressFamily, port.maxPacketSize, PACKETS)
-                arrived = self._receive(port.socket.fileno())
-                self._crowded = len(arrived) >= CROWD
-                self._left = iter(arrived)
+                self._left = iter(self._receive(port.socket.fileno()))
                 return self._left
-        return self._oneByOne()
-
-    def _oneByOne(self) -> Iterator[tuple[bytes, Address]]:
-        port = self._port
-        receive, size = port.socket.recvfrom, port.maxPacketSize
-        self._crowded = False
-        for taken in range(1, PACKETS + 1):
-            try:
-                datagram, addr = receive(size)
-            except OSError as error:
-                if error.errno in (EAGAIN, ECONNREFUSED) or not port.connected:
-                    break  # the last one's app may have closed the port
-                raise
-            self._crowded = taken >= CROWD
-            yield datagram, addr[:2]
+        return map(port.socket.recvfrom, repeat(port.maxPacketSize, PACKETS))
 
     def datagramReceived(self, datagram: bytes, addr: Address) -> None:
         """Deliver one message to the session of its sender."""

@@ -4,6 +4,7 @@ Tests for a datagram port that many datagrams come to at once, on real sockets.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -243,6 +244,16 @@ def test_aRefusalThatASocketTellsOfEndsATurnAndNothingElse(
     ours.send(b"hi")
     ours.turn()
     assert ours.heard(1) == [b"<hi>"]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_whatIsWrongWithASocketTheReactorIsTold(crowd: Callable[..., Crowd], many: bool) -> None:
+    ours = crowd()
+    ours.send(*[b"x"] * (CROWD * many))
+    ours.turn()
+    os.close(ours.port.getHandle().detach())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        ours.turn()
 
 
 def test_whoListensAgainBeginsAnew(crowd: Callable[..., Crowd]) -> None:
