@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_LOST
@@ -24,6 +25,8 @@ PATIENCE = 8.0
 """Seconds that anything may take."""
 
 BOTH = [EPollReactor, LeanReactor]
+
+each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
 """Where a test shows that ours does what the stock one does, it runs on each."""
 
 

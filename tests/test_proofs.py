@@ -239,11 +239,11 @@ def test_a_wrong_answer_is_a_fault() -> None:
 
 def test_a_server_ends_with_the_proof_even_if_that_is_killed(tmp_path: Path) -> None:
     program = """
-import time
+import signal
 from tests.proofs.servers import LOOPBACK, serving
 with serving("--service=echo", f"--listen={LOOPBACK}") as server:
     print(server.pid, flush=True)
-    time.sleep(100)
+    signal.pause()
 """
     with subprocess.Popen(
         [sys.executable, "-c", program],

@@ -23,14 +23,13 @@ from tests.reactors import (
     Saying,
     Says,
     against,
+    each,
     exactly,
     fresh,
     listen,
     reach,
     rest,
 )
-
-each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
 
 
 class Noting:

@@ -19,9 +19,7 @@ from zope.interface import implementer
 
 from sockapps.reactor import PACKETS, LeanServer, LeanUNIXServer
 from tests.conftest import LoggedErrors
-from tests.reactors import BOTH, Saying, Says, against, exactly, fresh, reach, rest
-
-each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
+from tests.reactors import Saying, Says, against, each, exactly, fresh, reach, rest
 
 
 class Connecting(Saying, ClientFactory):

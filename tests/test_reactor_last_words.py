@@ -15,19 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import ClientFactory, DatagramProtocol
 from twisted.python import log
 
-from tests.reactors import (
-    BOTH,
-    HalfCloses,
-    Saying,
-    Says,
-    against,
-    exactly,
-    fresh,
-    listen,
-    reach,
-)
-
-each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
+from tests.reactors import HalfCloses, Saying, Says, against, each, exactly, fresh, listen, reach
 
 
 def reachUNIX(path: Path) -> socket.socket:

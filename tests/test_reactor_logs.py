@@ -8,19 +8,12 @@ import re
 import threading
 from typing import Any
 
-import pytest
 from twisted.internet.interfaces import ILoggingContext
 from twisted.internet.threads import deferToThreadPool
 from twisted.python import context, log
 from zope.interface import implementer
 
-from tests.reactors import BOTH, Saying, Says, against, exactly, fresh, reach, rest
-
-each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
-
-
-def listen(reactor: Any, factory: Any) -> Any:
-    return reactor.listenTCP(0, factory, interface="127.0.0.1")
+from tests.reactors import Saying, Says, against, each, exactly, fresh, listen, reach, rest
 
 
 @each

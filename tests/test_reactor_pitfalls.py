@@ -17,9 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sockapps.reactor import LeanReactor
-from tests.reactors import BOTH, Saying, Says, against, exactly, fresh, reach, rest
-
-each = pytest.mark.parametrize("kind", BOTH, ids=["stock", "lean"])
+from tests.reactors import Saying, Says, against, each, exactly, fresh, listen, reach, rest
 
 
 @implementer(IHalfCloseableProtocol)
@@ -30,10 +28,6 @@ class HalfCloses(Says):
 
     def writeConnectionLost(self) -> None:
         self.factory.reasons.append("write")
-
-
-def listen(reactor: Any, factory: Any) -> Any:
-    return reactor.listenTCP(0, factory, interface="127.0.0.1")
 
 
 def test_a_reply_needs_neither_a_turn_of_its_own_nor_a_change_of_what_epoll_watches() -> None:

@@ -12,18 +12,16 @@ from __future__ import annotations
 import http.client
 import os
 import pty
-import re
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from sockapps.accounts.store import AccountStore
 from sockapps.apps.login import ACCEPTED
@@ -83,8 +81,6 @@ MISTYPED = (
 
 TERMINALS = ("xterm", "dumb")
 """Kinds of terminals; one that is dumb is asked in another way."""
-
-LISTENS = re.compile(rb"(\w+) listens on \S+ at 127\.0\.0\.1:(\d+),")
 
 _ON_TERMINAL = """
 import os, sys
@@ -212,8 +208,7 @@ def _serve(
     """Have logins and orders, right and wrong."""
     config = CONFIG.format(folder=folder, **canaries.texts)
     options = (f"--log-format={form}", "--log-sessions=all")
-    with serving(*options, listenings=0, config=config) as started:
-        server = evolve(started, ports=_ports(started, 4))
+    with serving(*options, listenings=4, config=config) as server:
         _login(server, canaries)
         _operate(server, canaries)
         typed = (("login", "right"), ("accounts", "account"), ("login", "wrong"))
@@ -236,17 +231,6 @@ def _serve(
         raise Failed(f"the log does not tell of logins: {said[-500:]!r}")
     canaries.look(f"{form} log", said)
     say(f"{form}: {len(said):,} bytes of log")
-
-
-def _ports(server: Server, count: int) -> dict[str, int]:
-    """Wait until a daemon listens, whatever its log is written like."""
-    bound = time.monotonic() + PATIENCE
-    while time.monotonic() < bound:
-        found = dict(LISTENS.findall(server.log.read_bytes()))
-        if len(found) >= count:
-            return {name.decode(): int(port) for name, port in found.items()}
-        time.sleep(0.01)
-    raise Failed(f"the server does not listen; it said: {server.log.read_text()[-1000:]}")
 
 
 def _login(server: Server, canaries: Canaries) -> None:

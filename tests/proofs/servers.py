@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 import re
 import resource
+import select
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +18,14 @@ from pathlib import Path
 from attrs import frozen
 
 from tests.benchmarks.servers import cpuSeconds, residentBytes
-from tests.daemons import LISTENS, PATIENCE, environment, program
+from tests.daemons import PATIENCE, environment, program
 from tests.proofs.figures import CannotRun, Failed
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 """Where a proof has its services listen: on a port that the system chooses."""
+
+LISTENS = re.compile(rb"([\w-]+) listens on \S+ at (\S+), framing")
+"""What it says of a listening, whatever its log is written like."""
 
 _START = """
 import ctypes, os, resource, signal, sys
@@ -119,7 +122,7 @@ def serving(
                 env=environment(folder, **(variables or {})),
             )
         try:
-            yield Server(process.pid, _listening(process, log, listenings), folder, log)
+            yield Server(process.pid, _listening(process.pid, log, listenings), folder, log)
             if process.poll() is not None:
                 raise Failed(f"the server has ended by itself; it said: {_lastWords(log)}")
         finally:
@@ -145,17 +148,22 @@ def limitFiles(pid: int, most: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
 
 
-def _listening(process: subprocess.Popen[bytes], log: Path, listenings: int) -> dict[str, int]:
+def _listening(pid: int, log: Path, listenings: int) -> dict[str, int]:
     """Wait until everything listens, and say where."""
-    bound = time.monotonic() + PATIENCE
-    while time.monotonic() < bound and process.poll() is None:
-        lines = log.read_text(errors="replace").splitlines()
-        found = [match for line in lines if (match := LISTENS.search(line))]
-        if len(found) >= listenings:
-            return {match[1]: _port(match[3]) for match in found}
-        time.sleep(0.01)
-    what = "does not listen" if process.poll() is None else "has ended"
-    raise Failed(f"the server {what}; it said: {_lastWords(log)}")
+    said, process = b"", os.pidfd_open(pid)
+    with subprocess.Popen(["tail", "--lines=+1", "--follow", log], stdout=subprocess.PIPE) as tail:
+        assert tail.stdout is not None
+        try:
+            while len(found := LISTENS.findall(said)) < listenings:
+                told = select.select([tail.stdout, process], [], [], PATIENCE)[0]
+                if tail.stdout not in told:
+                    what = "has ended" if told else "does not listen"
+                    raise Failed(f"the server {what}; it said: {_lastWords(log)}")
+                said += os.read(tail.stdout.fileno(), 65536)
+        finally:
+            tail.kill()
+            os.close(process)
+    return {name.decode(): _port(address.decode()) for name, address in found}
 
 
 def _port(address: str) -> int:
